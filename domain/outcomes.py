@@ -1,0 +1,41 @@
+"""How a call to a target can end. Nothing else may come back from a port."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class Done(Struct, frozen=True, gc=False):
+    """It happened; `remote` holds the ids that the target's system gave."""
+
+    remote: dict[str, str] = {}
+
+
+class Failed(Struct, frozen=True, gc=False):
+    """Proved not to have happened. Worth another try, after `retry_after_us` if the target said so."""
+
+    error: str
+    retry_after_us: int | None = None
+    #: A 429 is not the target's failure: the breaker does not count it.
+    throttled: bool = False
+
+
+class FailedForGood(Struct, frozen=True, gc=False):
+    """Proved not to have happened, and never will: another try is pointless."""
+
+    error: str
+
+
+class Unknown(Struct, frozen=True, gc=False):
+    """It may have happened: the answer was lost."""
+
+    error: str
+
+
+class NotCalled(Struct, frozen=True, gc=False):
+    """The breaker is open: no attempt was made. Ask again after `retry_in_us`."""
+
+    retry_in_us: int
+
+
+Outcome = Done | Failed | FailedForGood | Unknown | NotCalled

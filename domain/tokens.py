@@ -1,0 +1,78 @@
+"""Ids as tokens: the one spelling of an id that is safe in subjects, keys, stream names and UUIDs.
+
+A token is the id with every character outside `A-Za-z0-9_-` written `=XX` (upper case hex) per
+UTF-8 byte. It is reversible, and canonical: `decode` refuses any other spelling of the same id.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NewType
+from uuid import UUID, uuid5
+
+from domain.errors import LeadlineError
+
+LeadId = NewType("LeadId", str)
+BusinessId = NewType("BusinessId", str)
+MessageId = NewType("MessageId", str)
+Token = NewType("Token", str)
+
+#: Root of every derived UUID, itself UUIDv5 of the DNS name space and "leadline".
+NAMESPACE = UUID("b3abe636-4e89-566d-8f49-57b6293d5fdc")
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
+_TOKEN = re.compile(r"(?:[A-Za-z0-9_-]|=[0-9A-F]{2})+")
+BUSINESS_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class NotATokenError(LeadlineError):
+    """Text that is not the canonical token of any id."""
+
+
+def encode(value: str) -> Token:
+    """The token of an id; identity for ids of safe characters. Raises UnicodeEncodeError on lone surrogates."""
+    if not _UNSAFE.search(value):
+        return Token(value)
+    return Token(_UNSAFE.sub(_escape, value))
+
+
+def decode(token: str) -> str:
+    """The id of a token. Raises `NotATokenError` for text that `encode` would never give."""
+    if "=" not in token:
+        if _UNSAFE.search(token) or not token:
+            raise NotATokenError(f"{token!r} is not a token")
+        return token
+    if not _TOKEN.fullmatch(token):
+        raise NotATokenError(f"{token!r} is not a token")
+    head, *rest = token.split("=")
+    raw = bytearray(head.encode())
+    for part in rest:
+        raw.append(int(part[:2], 16))
+        raw += part[2:].encode()
+    try:
+        value = raw.decode()
+    except UnicodeDecodeError:
+        raise NotATokenError(f"{token!r} does not spell UTF-8") from None
+    if encode(value) != token:
+        raise NotATokenError(f"{token!r} is not the canonical token of {value!r}")
+    return value
+
+
+def derived_id(key: str) -> str:
+    """UUIDv5 of an idempotency key, as text: the same for every replay."""
+    return str(uuid5(NAMESPACE, key))
+
+
+def lead_stream(business_id: str, lead_token: str) -> str:
+    """Stream id of a lead's events, `lead:<business>:<lead token>`; neither part can hold a colon."""
+    return f"lead:{business_id}:{lead_token}"
+
+
+def lead_of_stream(stream: str) -> tuple[str, str]:
+    """(business id, lead id) of a lead's stream id."""
+    _, business_id, token = stream.split(":", 2)
+    return business_id, decode(token)
+
+
+def _escape(match: re.Match[str]) -> str:
+    return "".join(f"={byte:02X}" for byte in match.group().encode())
