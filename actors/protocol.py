@@ -22,6 +22,8 @@ class Mail(Struct, frozen=True, gc=False):
     place: Place
     command: ReceiveMessage | AnyPersonsCommand
     trace: str = ""
+    #: Whether recording this reports `place`: of several redriven ones only the last does.
+    reports: bool = True
 
 
 class Rejection(Struct, frozen=True, gc=False):
@@ -36,6 +38,9 @@ class Rejection(Struct, frozen=True, gc=False):
     message_id: str | None = None
     tenant_id: str | None = None
     trace: str = ""
+    #: The dead letter it was redriven from, and falls back to.
+    redrive_of: str | None = None
+    reports: bool = True
 
 
 class Committed(Struct, frozen=True, gc=False):

@@ -266,6 +266,8 @@ class MessageDeadLettered(Event, frozen=True):
     attempts: int = 0
     first_attempt_at: datetime | None = None
     last_attempt_at: datetime | None = None
+    #: A person has settled it already (`dlq resolve --as undone`): the row stays resolved.
+    settled: bool = False
 
 
 class DeadLetterRetried(Event, frozen=True):
@@ -298,6 +300,8 @@ class DeadLetterResolved(Event, frozen=True):
     command_id: str
     by: str
     why: str
+    #: The message goes back to work: the rest of its plan, or the compensation of what was done.
+    requeued: bool = False
 
 
 class DeadLetterDiscarded(Event, frozen=True):

@@ -1,0 +1,153 @@
+"""The circuit breaker's rule: when calls to a target are let through.
+
+Pure; `actors/breaker.py` applies it. Times are integers in microseconds since the epoch. Closed counts
+calls by the second; open lets nothing through until its time is up (doubling each time, up to a cap);
+half-open lets a few probes through and closes when they all come back well.
+See M. Nygard, "Release It!", chapter "Circuit Breaker".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from domain.events import BreakerClosed, BreakerHalfOpened, BreakerOpened, Event
+
+_SECOND = 1_000_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class BreakerPolicy(Struct, frozen=True):
+    """When to open, for how long, and how many probes close it again."""
+
+    window_us: int = 30 * _SECOND
+    minimum_calls: int = 5
+    failure_rate: float = 0.5
+    open_us: int = 10 * _SECOND
+    open_cap_us: int = 300 * _SECOND
+    probes: int = 2
+
+
+class Breaker(Struct, frozen=True):
+    """State of one target's breaker."""
+
+    name: str
+    state: Literal["closed", "open", "half_open"] = "closed"
+    #: (second, calls, failures), oldest first, within the window.
+    counts: tuple[tuple[int, int, int], ...] = ()
+    open_for_us: int = 0
+    retry_at_us: int = 0
+    probes_out: int = 0
+    probes_well: int = 0
+
+
+def admits(breaker: Breaker, policy: BreakerPolicy) -> bool:
+    """Whether a call may go out now."""
+    if breaker.state == "half_open":
+        return breaker.probes_out + breaker.probes_well < policy.probes
+    return breaker.state == "closed"
+
+
+def let_out(breaker: Breaker) -> Breaker:
+    """The breaker once a call has gone out."""
+    if breaker.state != "half_open":
+        return breaker
+    return msgspec.structs.replace(breaker, probes_out=breaker.probes_out + 1)
+
+
+def came_back(
+    breaker: Breaker, policy: BreakerPolicy, *, failed: bool, error: str, now_us: int
+) -> tuple[Breaker, Sequence[Event]]:
+    """The breaker after a call's end, and the transition it makes. A straggler of a closed time, coming back
+    while the breaker is open, changes nothing."""
+    if breaker.state == "open":
+        return breaker, ()
+    if breaker.state == "half_open":
+        return _probe_came_back(breaker, policy, failed=failed, error=error, now_us=now_us)
+    counted = _count(breaker, policy, failed=failed, now_us=now_us)
+    calls = sum(c for _, c, _ in counted.counts)
+    failures = sum(f for _, _, f in counted.counts)
+    if failed and calls >= policy.minimum_calls and failures >= policy.failure_rate * calls:
+        opened = _opened(breaker.name, policy.open_us, calls, failures, error=error, now_us=now_us)
+        return evolve(counted, opened), (opened,)
+    return counted, ()
+
+
+def time_is_up(breaker: Breaker) -> tuple[Breaker, Sequence[Event]]:
+    """The breaker when the timer of its open time has run out."""
+    if breaker.state != "open":
+        return breaker, ()
+    event = BreakerHalfOpened(breaker.name)
+    return evolve(breaker, event), (event,)
+
+
+def retry_in_us(breaker: Breaker, now_us: int) -> int:
+    """How long a refused call should wait: never longer than the open time, whatever the clock did [H16]."""
+    if breaker.state == "open":
+        return max(0, min(breaker.retry_at_us - now_us, breaker.open_for_us))
+    return breaker.open_for_us
+
+
+def evolve(breaker: Breaker, event: Event) -> Breaker:
+    """The breaker after a transition; other events change nothing."""
+    match event:
+        case BreakerOpened():
+            return Breaker(
+                breaker.name,
+                "open",
+                open_for_us=event.open_for_us,
+                retry_at_us=to_us(event.retry_at),
+            )
+        case BreakerHalfOpened():
+            return msgspec.structs.replace(
+                breaker, state="half_open", counts=(), probes_out=0, probes_well=0
+            )
+        case BreakerClosed():
+            return Breaker(breaker.name)
+        case _:
+            return breaker
+
+
+def to_us(instant: datetime) -> int:
+    """Microseconds since the epoch, exactly."""
+    return (instant - _EPOCH) // timedelta(microseconds=1)
+
+
+def _probe_came_back(
+    breaker: Breaker, policy: BreakerPolicy, *, failed: bool, error: str, now_us: int
+) -> tuple[Breaker, Sequence[Event]]:
+    out = max(0, breaker.probes_out - 1)
+    if failed:
+        longer = min(max(breaker.open_for_us, policy.open_us) * 2, policy.open_cap_us)
+        opened = _opened(breaker.name, longer, 1, 1, error=error, now_us=now_us)
+        return evolve(breaker, opened), (opened,)
+    well = breaker.probes_well + 1
+    if well >= policy.probes:
+        closed = BreakerClosed(breaker.name)
+        return evolve(breaker, closed), (closed,)
+    return msgspec.structs.replace(breaker, probes_out=out, probes_well=well), ()
+
+
+def _count(breaker: Breaker, policy: BreakerPolicy, *, failed: bool, now_us: int) -> Breaker:
+    second = now_us // _SECOND
+    oldest = second - policy.window_us // _SECOND
+    counts = breaker.counts
+    if counts and counts[0][0] <= oldest:
+        counts = tuple(c for c in counts if c[0] > oldest)
+    if counts and counts[-1][0] >= second:  # a clock that went back counts into the newest second
+        last, calls, failures = counts[-1]
+        counts = (*counts[:-1], (last, calls + 1, failures + failed))
+    else:
+        counts = (*counts, (second, 1, int(failed)))
+    return Breaker(breaker.name, counts=counts)
+
+
+def _opened(
+    name: str, open_for_us: int, calls: int, failures: int, *, error: str, now_us: int
+) -> BreakerOpened:
+    retry_at = _EPOCH + timedelta(microseconds=now_us + open_for_us)
+    return BreakerOpened(name, calls, failures, retry_at, open_for_us, error)

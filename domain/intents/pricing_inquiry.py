@@ -1,0 +1,13 @@
+"""PRICING_INQUIRY: sales answers."""
+
+from __future__ import annotations
+
+from domain.events import MessageReceived
+from domain.intents.handler import Band, IntentHandler, Plan
+
+
+def plan(_message: MessageReceived, _band: Band) -> Plan:
+    return Plan(("notify_sales",), "Thank you for asking. We will send you our prices shortly.")
+
+
+HANDLER = IntentHandler("PRICING_INQUIRY", plan)

@@ -1,0 +1,45 @@
+"""Finds the handlers: every module of `domain.intents` with a `HANDLER`, and those of the settings' modules."""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Iterable, Mapping
+from importlib import import_module
+from types import ModuleType
+
+import domain.intents
+from domain.errors import SettingsError
+from domain.intents.handler import IntentHandler
+
+#: The intent whose handler takes what nobody registered, and what the AI was unsure of.
+UNKNOWN = "UNKNOWN"
+
+
+def discover(modules: Iterable[ModuleType] = ()) -> Mapping[str, IntentHandler]:
+    """Intent → its handler: the built-in ones, and those that `modules` hold as `HANDLER` or `HANDLERS`.
+
+    The highest priority wins; at equal priority the later module does. Raises `SettingsError` for a
+    `HANDLER` that is none.
+    """
+    handlers: dict[str, IntentHandler] = {}
+    for module in (*_built_in(), *modules):
+        for handler in _handlers_of(module):
+            known = handlers.get(handler.intent)
+            if known is None or handler.priority >= known.priority:
+                handlers[handler.intent] = handler
+    return handlers
+
+
+def _built_in() -> Iterable[ModuleType]:
+    for info in pkgutil.iter_modules(domain.intents.__path__):
+        yield import_module(f"domain.intents.{info.name}")
+
+
+def _handlers_of(module: ModuleType) -> Iterable[IntentHandler]:
+    found = [getattr(module, "HANDLER", None), *getattr(module, "HANDLERS", ())]
+    for handler in found:
+        if handler is None:
+            continue
+        if not isinstance(handler, IntentHandler):
+            raise SettingsError(f"modules: {module.__name__}.HANDLER is not an IntentHandler")
+        yield handler

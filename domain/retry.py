@@ -1,0 +1,40 @@
+"""When an action is tried again: delays with a jitter that a replay finds the same."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from hashlib import blake2b
+
+from msgspec import Struct
+
+
+class RetryPolicy(Struct, frozen=True):
+    """Delays before the second, third, … attempt; their number bounds the attempts."""
+
+    delays: tuple[timedelta, ...] = (timedelta(seconds=1), timedelta(seconds=5), timedelta(seconds=15))
+    #: Each delay is stretched or shrunk by at most this share.
+    jitter: float = 0.1
+    #: A target's `Retry-After` is honoured up to this.
+    retry_after_cap: timedelta = timedelta(minutes=5)
+
+    @property
+    def attempts(self) -> int:
+        """How many calls are made at most."""
+        return len(self.delays) + 1
+
+
+def delay_before(
+    policy: RetryPolicy, key: str, attempt: int, *, retry_after_us: int | None = None
+) -> timedelta:
+    """How long to wait before `attempt` (2 is the first retry): the policy's delay, or longer if the target asked."""
+    base = policy.delays[attempt - 2]
+    delay = base * (1 + policy.jitter * _spread(key, attempt))
+    if retry_after_us is None:
+        return delay
+    return max(delay, min(timedelta(microseconds=retry_after_us), policy.retry_after_cap))
+
+
+def _spread(key: str, attempt: int) -> float:
+    """-1..1, derived from key and attempt: many actions that fail together do not come back together."""
+    digest = blake2b(f"{key}#{attempt}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big") / (2**31) - 1
