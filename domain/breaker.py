@@ -103,9 +103,7 @@ def evolve(breaker: Breaker, event: Event) -> Breaker:
                 retry_at_us=to_us(event.retry_at),
             )
         case BreakerHalfOpened():
-            return msgspec.structs.replace(
-                breaker, state="half_open", counts=(), probes_out=0, probes_well=0
-            )
+            return msgspec.structs.replace(breaker, state="half_open", counts=(), probes_out=0, probes_well=0)
         case BreakerClosed():
             return Breaker(breaker.name)
         case _:

@@ -125,7 +125,7 @@ _REPLY_PREFIXES = ("_INBOX.", "leads.reply.")
 def decode_command(body: bytes) -> AnyPersonsCommand:
     """The command in a body from the log. Raises `Rejected`, whatever the bytes."""
     try:
-        command = _decoder.decode(body.decode())
+        command: AnyPersonsCommand = _decoder.decode(body.decode())
         check_id("command_id", command.command_id, 128)
         check_id("by", command.by, 128)
         if len(command.why) > MAX_WHY:

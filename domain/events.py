@@ -76,7 +76,7 @@ class PlannedAction(Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class Task(Struct, frozen=True, gc=False, omit_defaults=True):
-    """The task that an executed action makes: a row of the `tasks` view but for what the event's stream says."""
+    """The task that an executed action makes; what is missing of the `tasks` view the stream id says."""
 
     task_id: str
     task_type: str
@@ -91,7 +91,7 @@ class Task(Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class MessageReceived(Event, frozen=True):
-    """A lead's actor has seen a message. `payload` is the body as published; `key` names this life of the id [H23]."""
+    """A lead has a message. `payload` is the body as published; `key` names this life of the id [H23]."""
 
     message_id: str
     key: str

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -203,10 +203,10 @@ def _ai(wire: _WireAi | None) -> Ai | None:
 def _either(name: str, snake: T | UnsetType, camel: T | UnsetType) -> T | None:
     """The value under whichever spelling it came; both at once are refused, neither is None."""
     if snake is UNSET:
-        return None if camel is UNSET else cast(T, camel)
+        return None if camel is UNSET else camel
     if camel is not UNSET:
         raise Rejected(f"{name} is given in both spellings")
-    return cast(T, snake)
+    return snake
 
 
 def _readable_message_id(body: bytes) -> str | None:

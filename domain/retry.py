@@ -26,7 +26,7 @@ class RetryPolicy(Struct, frozen=True):
 def delay_before(
     policy: RetryPolicy, key: str, attempt: int, *, retry_after_us: int | None = None
 ) -> timedelta:
-    """How long to wait before `attempt` (2 is the first retry): the policy's delay, or longer if the target asked."""
+    """How long to wait before `attempt` (2 is the first retry); longer if the target asked for it."""
     base = policy.delays[attempt - 2]
     delay = base * (1 + policy.jitter * _spread(key, attempt))
     if retry_after_us is None:

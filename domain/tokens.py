@@ -30,7 +30,7 @@ class NotATokenError(LeadlineError):
 
 
 def encode(value: str) -> Token:
-    """The token of an id; identity for ids of safe characters. Raises UnicodeEncodeError on lone surrogates."""
+    """The token of an id; the id itself where it is safe. Raises UnicodeEncodeError on lone surrogates."""
     if not _UNSAFE.search(value):
         return Token(value)
     return Token(_UNSAFE.sub(_escape, value))

@@ -1,4 +1,4 @@
-"""Finds the handlers: every module of `domain.intents` with a `HANDLER`, and those of the settings' modules."""
+"""Finds the handlers: `HANDLER` of every module in `domain.intents` and of the settings' modules."""
 
 from __future__ import annotations
 

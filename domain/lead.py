@@ -1,0 +1,325 @@
+"""A lead: its queue of messages, what it has seen, and what follows.
+
+`decide(state, command) → events` refuses or accepts; `follow(state) → events` is what state alone leads
+to; `evolve(state, recorded)` applies what happened and never raises; `next_step(state)` is the call or
+wait that is due. The state belongs to one actor and is evolved in place: a writer whose append did not
+become durable throws it away and reads its events again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from msgspec import Struct, field
+
+from domain import events as ev
+from domain import operate, saga, work
+from domain.commands import (
+    Command,
+    EndWait,
+    InterruptAction,
+    PersonsCommand,
+    ReceiveMessage,
+    RecordOutcome,
+)
+from domain.events import Event, MessageReceived, Place, Recorded
+from domain.playbook import Playbook
+from domain.ports import ActionCall
+from domain.tokens import encode
+from domain.work import Work
+
+#: How long a message id is remembered: WhatsApp redelivers for up to 7 days; promised are 8.
+REMEMBERED = timedelta(days=8, hours=1)
+
+
+class LeadState(Struct):
+    """Everything that is known of a lead. `queue[0]` is at work; `letters` are dead-lettered, by id."""
+
+    stream: str
+    version: int = 0
+    incarnation: str = ""
+    sequence: int = 0
+    queue: list[Work] = field(default_factory=list)
+    letters: dict[str, Work] = field(default_factory=dict)
+    #: message id → when it was recorded, oldest first; cut by that time, not by what a message says [H23].
+    seen: dict[str, datetime] = field(default_factory=dict)
+    #: command id → "" where it was carried out, else why it was refused; and when.
+    commands: dict[str, tuple[str, datetime]] = field(default_factory=dict)
+    redriven: dict[str, datetime] = field(default_factory=dict)
+    #: Open tasks: id → status.
+    tasks: dict[str, str] = field(default_factory=dict)
+    #: Ids have been forgotten: one that is not known may have been here before, so its keys say which life it is.
+    forgot: bool = False
+
+
+class Wait(Struct, frozen=True):
+    """The lead is to be told `EndWait(key, attempt)` in `delay` from now."""
+
+    key: str
+    attempt: int
+    delay: timedelta
+
+
+def decide(
+    state: LeadState,
+    command: Command | PersonsCommand,
+    playbook: Playbook,
+    *,
+    now: datetime,
+    place: Place | None = None,
+) -> Sequence[Event]:
+    """The events that a command makes of this state; none where it is known already or meant for nobody."""
+    if isinstance(command, ReceiveMessage):
+        return _receive(state, command, place, now)
+    if isinstance(command, PersonsCommand):
+        if command.command_id in state.commands or _is_recorded(state, place):
+            return ()
+        return operate.decide(state.queue, state.letters, state.tasks, command, playbook, now=now)
+    current = _awaiting(state, command)
+    if current is None:
+        return ()
+    if isinstance(command, RecordOutcome):
+        return saga.outcome(current, command.outcome, playbook, now)
+    if isinstance(command, InterruptAction):
+        return saga.interrupted(current, playbook)
+    return saga.wait_is_over(current, now)
+
+
+def follow(state: LeadState, playbook: Playbook, now: datetime) -> Sequence[Event]:
+    """What follows from the state alone: the next facts of the message at the head of the queue."""
+    return saga.advance(state.queue[0], playbook, now) if state.queue else ()
+
+
+def evolve(state: LeadState, recorded: Recorded) -> LeadState:
+    """The state after an event, in place. Total: what happened, happened."""
+    state.version = recorded.version
+    event = recorded.event
+    _take_place(state, recorded)
+    if state.queue or state.letters:
+        message_id = getattr(event, "message_id", None)
+        if message_id is not None:
+            _evolve_work(state, message_id, recorded)
+    apply = _APPLY.get(type(event))
+    if apply is not None:
+        apply(state, event, recorded)
+    command_id = getattr(event, "command_id", None)
+    if command_id is not None:
+        refused = event.reason if isinstance(event, ev.CommandRefused) else ""
+        state.commands[command_id] = (refused, recorded.at)
+    return state
+
+
+def next_step(state: LeadState, now: datetime) -> ActionCall | Wait | None:
+    """The call that is started, or the wait that is recorded; nothing for a lead at rest."""
+    if not state.queue or state.queue[0].step is None:
+        return None
+    current = state.queue[0]
+    step = current.step
+    assert step is not None  # narrowed above; mypy cannot see through the attribute
+    if step.state == "deferred":
+        until = step.until or now
+        delay = max(timedelta(), min(until - now, step.planned_wait))
+        return Wait(step.key, step.attempt, delay)
+    planned = current.plan[step.n]
+    task, remote = current.done.get(step.n, (None, {}))
+    return ActionCall(
+        state.stream,
+        step.key,
+        step.attempt,
+        planned.action,
+        planned.target or "",
+        current.message,
+        current.response,
+        step.undo,
+        task,
+        remote,
+        current.trace,
+    )
+
+
+def _receive(
+    state: LeadState, command: ReceiveMessage, place: Place | None, now: datetime
+) -> Sequence[Event]:
+    message = command.message
+    if command.redrive_of is not None:
+        if command.redrive_of in state.redriven:
+            return ()
+    elif _is_recorded(state, place):
+        return ()
+    if _is_known(state, message.message_id, now):
+        return (ev.DuplicateDetected(message.message_id, command.redrive_of),)
+    key = f"{message.business_id}/{encode(message.lead_id)}/{encode(message.message_id)}"
+    if place is not None and (state.forgot or message.message_id in state.seen):
+        key = f"{key}@{place.sequence}"
+    ai = message.ai
+    return (
+        MessageReceived(
+            message_id=message.message_id,
+            key=key,
+            lead_id=message.lead_id,
+            business_id=message.business_id,
+            tenant_id=message.tenant_id,
+            intent=message.intent,
+            confidence=message.confidence,
+            payload=message.payload,
+            entities=message.entities,
+            text=message.text,
+            suggested_response=message.suggested_response,
+            received_at=message.received_at,
+            ai_model=ai.model if ai else None,
+            ai_latency_ms=ai.latency_ms if ai else None,
+            redrive_of=command.redrive_of,
+        ),
+    )
+
+
+def _is_recorded(state: LeadState, place: Place | None) -> bool:
+    """Whether this entry of the log has been taken already: only comparable within one incarnation [H6]."""
+    return place is not None and place.incarnation == state.incarnation and place.sequence <= state.sequence
+
+
+def _is_known(state: LeadState, message_id: str, now: datetime) -> bool:
+    """Whether a message id has taken effect, or is about to."""
+    seen = state.seen.get(message_id)
+    if seen is None and not state.forgot:
+        return False
+    if seen is not None and now - seen <= REMEMBERED:
+        return True
+    unfinished = (*state.queue, *state.letters.values())
+    return any(w.message.message_id == message_id and not w.resolved for w in unfinished)
+
+
+def _awaiting(state: LeadState, command: Command | PersonsCommand) -> Work | None:
+    """The work whose step this answer is for; None for an answer that nobody awaits [H4]."""
+    if not state.queue or not isinstance(command, RecordOutcome | InterruptAction | EndWait):
+        return None
+    step = state.queue[0].step
+    wanted = "deferred" if isinstance(command, EndWait) else "started"
+    if step is None or step.state != wanted:
+        return None
+    matches = step.key == command.key and step.attempt == command.attempt
+    return state.queue[0] if matches else None
+
+
+def _take_place(state: LeadState, recorded: Recorded) -> None:
+    place = recorded.place
+    if place is None:
+        return
+    if place.incarnation != state.incarnation:
+        state.incarnation = place.incarnation
+        state.sequence = place.sequence
+    elif place.sequence > state.sequence:
+        state.sequence = place.sequence
+
+
+def _evolve_work(state: LeadState, message_id: str, recorded: Recorded) -> None:
+    for current in state.queue:
+        if current.message.message_id == message_id:
+            work.evolve(current, recorded)
+            return
+    for letter in state.letters.values():
+        if letter.message.message_id == message_id:
+            work.evolve(letter, recorded)
+            return
+
+
+def _received(state: LeadState, event: MessageReceived, recorded: Recorded) -> None:
+    state.queue.append(Work(event, recorded.at, event.key, recorded.trace, recorded.event_id))
+    state.seen.pop(event.message_id, None)
+    _forget(state, recorded.at)
+    state.seen[event.message_id] = recorded.at
+    if event.redrive_of is not None:
+        state.redriven[event.redrive_of] = recorded.at
+
+
+def _forget(state: LeadState, at: datetime) -> None:
+    """Drop what was recorded too long ago to be promised. Insertion order is recording order."""
+    horizon = at - REMEMBERED
+    for memory in (state.seen, state.redriven):
+        while memory:
+            oldest = next(iter(memory))
+            if memory[oldest] >= horizon:
+                break
+            del memory[oldest]
+            state.forgot = True
+    while state.commands:
+        oldest = next(iter(state.commands))
+        if state.commands[oldest][1] >= horizon:
+            break
+        del state.commands[oldest]
+
+
+def _duplicate(state: LeadState, event: ev.DuplicateDetected, recorded: Recorded) -> None:
+    if event.redrive_of is not None:
+        state.redriven[event.redrive_of] = recorded.at
+
+
+def _executed(state: LeadState, event: ev.ActionExecuted, _: Recorded) -> None:
+    state.tasks[event.task.task_id] = "pending"
+
+
+def _compensated(state: LeadState, event: ev.ActionCompensated, _: Recorded) -> None:
+    state.tasks.pop(event.task_id, None)
+
+
+def _task_started(state: LeadState, event: ev.TaskStarted, _: Recorded) -> None:
+    state.tasks[event.task_id] = "in_progress"
+
+
+def _task_ended(state: LeadState, event: ev.TaskCompleted | ev.TaskCancelled, _: Recorded) -> None:
+    state.tasks.pop(event.task_id, None)
+
+
+def _leave_queue(state: LeadState, message_id: str) -> Work | None:
+    for index, current in enumerate(state.queue):
+        if current.message.message_id == message_id:
+            return state.queue.pop(index)
+    return None
+
+
+def _completed(state: LeadState, event: ev.MessageCompleted, _: Recorded) -> None:
+    _leave_queue(state, event.message_id)
+
+
+def _dead_lettered(state: LeadState, event: ev.MessageDeadLettered, _: Recorded) -> None:
+    done = _leave_queue(state, event.message_id)
+    if done is not None:
+        state.letters[event.dead_letter_id] = done
+
+
+def _requeue(state: LeadState, event: ev.DeadLetterRetried, _: Recorded) -> None:
+    letter = state.letters.pop(event.dead_letter_id, None)
+    if letter is not None:
+        state.queue.append(letter)
+
+
+def _resolved(state: LeadState, event: ev.DeadLetterResolved, _: Recorded) -> None:
+    letter = state.letters.get(event.dead_letter_id)
+    if letter is None:
+        return
+    if event.requeued:
+        state.queue.append(state.letters.pop(event.dead_letter_id))
+    elif event.outcome == "done":
+        del state.letters[event.dead_letter_id]
+
+
+def _discarded(state: LeadState, event: ev.DeadLetterDiscarded, _: Recorded) -> None:
+    state.letters.pop(event.dead_letter_id, None)
+
+
+_APPLY: dict[type[Event], Callable[[LeadState, Any, Recorded], None]] = {
+    MessageReceived: _received,
+    ev.DuplicateDetected: _duplicate,
+    ev.ActionExecuted: _executed,
+    ev.ActionCompensated: _compensated,
+    ev.TaskStarted: _task_started,
+    ev.TaskCompleted: _task_ended,
+    ev.TaskCancelled: _task_ended,
+    ev.MessageCompleted: _completed,
+    ev.MessageDeadLettered: _dead_lettered,
+    ev.DeadLetterRetried: _requeue,
+    ev.DeadLetterResolved: _resolved,
+    ev.DeadLetterDiscarded: _discarded,
+}

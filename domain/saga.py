@@ -1,0 +1,289 @@
+"""The saga's rules: a plan carried out in order, undone in reverse when a step fails for good.
+
+`advance` says what follows from a message's state (`domain/work.py`), `outcome` what follows from a call's
+end. Plain functions from state to events; see H. Garcia-Molina and K. Salem, "Sagas" (1987).
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from domain import events as ev
+from domain.actions import build_task
+from domain.events import Category, Event, PlannedAction
+from domain.outcomes import Done, Failed, FailedForGood, NotCalled, Outcome, Unknown
+from domain.playbook import Playbook, plan_message
+from domain.retry import delay_before
+from domain.work import Failure, Step, Work
+
+
+def advance(work: Work, playbook: Playbook, now: datetime) -> Sequence[Event]:
+    """What follows from the state of the message at the head of its lead's queue; nothing while it waits."""
+    if work.phase == "queued":
+        return _plan(work, playbook)
+    if work.step is not None:
+        return ()
+    if work.phase == "acting":
+        return _act(work, playbook, now)
+    if work.phase == "compensating":
+        return _compensate(work, playbook)
+    return (dead_letter(work, work.failure or Failure("outcome_unknown", "unknown")),)
+
+
+def outcome(work: Work, result: Outcome, playbook: Playbook, now: datetime) -> Sequence[Event]:
+    """What the end of the started call means."""
+    step = _started(work)
+    if isinstance(result, Done):
+        return _succeeded(work, step, result.remote, playbook, now=now)
+    if isinstance(result, NotCalled):
+        return _held_back(work, step, result, playbook, now=now)
+    return _went_wrong(work, step, result, playbook, now=now)
+
+
+def interrupted(work: Work, playbook: Playbook) -> Sequence[Event]:
+    """A started call whose outcome is lost: called again where that is harmless, unknown where not [H3]."""
+    step = _started(work)
+    planned = work.plan[step.n]
+    event = ev.ActionInterrupted(
+        work.message.message_id, step.n, planned.action, step.key, step.attempt, step.undo
+    )
+    if planned.idempotency == "once":
+        lost = "the process ended during the call; nobody knows whether it happened"
+        return (event, _failed(work, step, "outcome_unknown", lost))
+    if step.attempt < playbook.retry.attempts:
+        return (event, _start(work, planned, undo=step.undo, attempt=step.attempt + 1))
+    return (event, _failed(work, step, _for_good(step), "interrupted at the last attempt", maybe_done=True))
+
+
+def wait_is_over(work: Work, now: datetime) -> Sequence[Event]:
+    """The deferred call's time has come: it is begun, or given up where its deadline has passed."""
+    step = work.step
+    if step is None or step.state != "deferred":
+        return ()
+    if step.deadline is not None and now >= step.deadline:
+        waited = f"waited for {work.plan[step.n].target} until {step.deadline.isoformat()}"
+        return (_failed(work, step, "breaker_open", waited),)
+    return (_start(work, work.plan[step.n], undo=step.undo, attempt=step.attempt + 1),)
+
+
+def executed(
+    work: Work,
+    planned: PlannedAction,
+    playbook: Playbook,
+    now: datetime,
+    *,
+    remote: dict[str, str] | None = None,
+    attempts: int = 0,
+    settled_by: str | None = None,
+) -> Sequence[Event]:
+    """The events of an action that is done; its task follows from them."""
+    spec = playbook.actions[planned.action]
+    message = work.message
+    task = build_task(spec, planned, message, work.response, now=now, remote=remote or {})
+    done = ev.ActionExecuted(
+        message.message_id,
+        planned.n,
+        planned.action,
+        planned.key,
+        task,
+        attempts,
+        remote or {},
+        settled_by,
+    )
+    if spec.flags_lead:
+        return (done, ev.LeadFlagged(message.message_id, planned.key))
+    return (done,)
+
+
+def compensated(
+    work: Work, n: int, playbook: Playbook, *, attempts: int = 0, settled_by: str | None = None
+) -> Sequence[Event]:
+    """The events of an action that is undone."""
+    planned = work.plan[n]
+    message_id = work.message.message_id
+    event = ev.ActionCompensated(
+        message_id, n, planned.action, f"{planned.key}/undo", work.done[n][0].task_id, attempts, settled_by
+    )
+    spec = playbook.actions.get(planned.action)
+    if spec is not None and spec.flags_lead:
+        return (event, ev.LeadUnflagged(message_id, planned.key))
+    return (event,)
+
+
+def _plan(work: Work, playbook: Playbook) -> Sequence[Event]:
+    try:
+        return plan_message(playbook, work.message, work.base_key, work.held_keys, work.key_run)
+    except Exception as error:  # a handler's own code may raise anything: that message needs a person
+        return (dead_letter(work, Failure("handler_failed", describe(error), stack_of(error))),)
+
+
+def _act(work: Work, playbook: Playbook, now: datetime) -> Sequence[Event]:
+    if work.next >= len(work.plan):
+        return (_completed(work, now),)
+    planned = work.plan[work.next]
+    if planned.action not in playbook.actions:
+        gone = f"no executor carries out {planned.action!r} any more"
+        message_id = work.message.message_id
+        return (
+            ev.ActionFailed(message_id, planned.n, planned.action, planned.key, 0, "action_failed", gone),
+        )
+    if planned.target is None:
+        return executed(work, planned, playbook, now)
+    return (_start(work, planned, undo=False, attempt=1),)
+
+
+def _compensate(work: Work, playbook: Playbook) -> Sequence[Event]:
+    remaining = work.to_undo()
+    if not remaining:
+        return (dead_letter(work, work.failure or Failure("action_failed", "compensated")),)
+    planned = work.plan[remaining[0]]
+    if planned.target is None:
+        return compensated(work, planned.n, playbook)
+    return (_start(work, planned, undo=True, attempt=1),)
+
+
+def _completed(work: Work, now: datetime) -> Event:
+    return ev.MessageCompleted(
+        work.message.message_id,
+        work.run,
+        tuple(work.plan[n].action for n in work.done),
+        max(0, (now - work.received) // timedelta(microseconds=1)),
+        work.escalate,
+    )
+
+
+def dead_letter(work: Work, failure: Failure) -> Event:
+    """The message as a row of the queue. Failed compensation outweighs what made it necessary."""
+    message = work.message
+    category: Category = "compensation_failed" if work.undo_failed else failure.category
+    return ev.MessageDeadLettered(
+        work.dead_letter_id,
+        message.message_id,
+        message.lead_id,
+        message.business_id,
+        message.tenant_id,
+        work.run,
+        category,
+        failure.error,
+        message.payload,
+        failure.stack,
+        work.calls,
+        work.first_call,
+        work.last_call,
+        settled=work.resolved and not work.undo_failed,
+    )
+
+
+def _start(work: Work, planned: PlannedAction, *, undo: bool, attempt: int) -> Event:
+    key = f"{planned.key}/undo" if undo else planned.key
+    assert planned.target is not None  # only steps with a target are started
+    return ev.ActionStarted(
+        work.message.message_id, planned.n, planned.action, key, attempt, planned.target, undo
+    )
+
+
+def _succeeded(
+    work: Work, step: Step, remote: dict[str, str], playbook: Playbook, *, now: datetime
+) -> Sequence[Event]:
+    if step.undo:
+        return compensated(work, step.n, playbook, attempts=step.attempt)
+    return executed(work, work.plan[step.n], playbook, now, remote=remote, attempts=step.attempt)
+
+
+def _held_back(
+    work: Work, step: Step, result: NotCalled, playbook: Playbook, *, now: datetime
+) -> Sequence[Event]:
+    deadline = step.deadline or now + playbook.breaker_wait
+    until = min(now + timedelta(microseconds=result.retry_in_us), deadline)
+    planned = work.plan[step.n]
+    return (
+        ev.ActionDeferred(
+            work.message.message_id,
+            step.n,
+            planned.action,
+            step.key,
+            "breaker",
+            until,
+            deadline,
+            returned_attempt=True,
+            undo=step.undo,
+        ),
+    )
+
+
+def _went_wrong(
+    work: Work,
+    step: Step,
+    result: Failed | FailedForGood | Unknown,
+    playbook: Playbook,
+    *,
+    now: datetime,
+) -> Sequence[Event]:
+    planned = work.plan[step.n]
+    unknown = isinstance(result, Unknown)
+    attempt = ev.ActionAttemptFailed(
+        work.message.message_id,
+        step.n,
+        planned.action,
+        step.key,
+        step.attempt,
+        "unknown" if unknown else "failed",
+        result.error,
+        step.undo,
+    )
+    if unknown and planned.idempotency == "once":
+        return (attempt, _failed(work, step, "outcome_unknown", result.error))
+    if not _may_repeat(planned, result, step, playbook):
+        maybe = step.maybe_done or unknown
+        return (attempt, _failed(work, step, _for_good(step), result.error, maybe_done=maybe))
+    retry_after = result.retry_after_us if isinstance(result, Failed) else None
+    delay = delay_before(playbook.retry, step.key, step.attempt + 1, retry_after_us=retry_after)
+    deferred = ev.ActionDeferred(
+        work.message.message_id, step.n, planned.action, step.key, "retry", now + delay, undo=step.undo
+    )
+    return (attempt, deferred)
+
+
+def _may_repeat(planned: PlannedAction, result: Outcome, step: Step, playbook: Playbook) -> bool:
+    if isinstance(result, FailedForGood) or step.attempt >= playbook.retry.attempts:
+        return False
+    spec = playbook.actions.get(planned.action)
+    return not (planned.idempotency == "once" and spec is not None and spec.never_repeat_once)
+
+
+def _for_good(step: Step) -> Category:
+    return "compensation_failed" if step.undo else "action_failed"
+
+
+def _failed(
+    work: Work, step: Step, category: Category, error: str, *, maybe_done: bool | None = None
+) -> Event:
+    """The step's end without success: the action's own, or its compensation's."""
+    planned = work.plan[step.n]
+    message_id = work.message.message_id
+    if step.undo:
+        task_id = work.done[step.n][0].task_id
+        return ev.CompensationFailed(
+            message_id, step.n, planned.action, step.key, task_id, step.attempt, error
+        )
+    held = step.maybe_done if maybe_done is None else maybe_done
+    if held and category == "action_failed":
+        error = f"{error} (an attempt may have happened: a retry keeps the key)"
+    return ev.ActionFailed(message_id, step.n, planned.action, step.key, step.attempt, category, error, held)
+
+
+def _started(work: Work) -> Step:
+    assert work.step is not None  # the caller has matched (key, attempt)
+    return work.step
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one line."""
+    return f"{type(error).__name__}: {error}"
+
+
+def stack_of(error: BaseException, limit: int = 4000) -> str:
+    """An exception's stack, at most `limit` characters of its end."""
+    return "".join(traceback.format_exception(error))[-limit:]

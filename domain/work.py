@@ -1,0 +1,237 @@
+"""One message while anybody needs to know of it: its plan, what of it is done, undone, waiting or unknown.
+
+State only: `evolve` applies what happened and never raises. The rules are in `domain/saga.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct, field
+
+from domain import events as ev
+from domain.events import Category, DeferReason, Event, MessageReceived, PlannedAction, Recorded, Task
+from domain.tokens import derived_id
+
+#: queued: planned next; settling: its outcome is unknown, dead-lettered next; parked: a person decides.
+Phase = Literal["queued", "acting", "compensating", "settling", "parked"]
+
+
+class Step(Struct):
+    """The call at work: begun (`started`) or waiting (`deferred`)."""
+
+    n: int
+    key: str
+    undo: bool
+    #: Calls begun, the current one included.
+    attempt: int
+    state: Literal["started", "deferred"]
+    until: datetime | None = None
+    deadline: datetime | None = None
+    #: How long the wait was planned for, whatever the clock does meanwhile [H16].
+    planned_wait: timedelta = timedelta()
+    reason: DeferReason = "retry"
+    #: One attempt at least may have happened.
+    maybe_done: bool = False
+
+
+class Failure(Struct, frozen=True):
+    """Why the message goes to the dead letter queue."""
+
+    category: Category
+    error: str
+    stack: str | None = None
+
+
+class Work(Struct):
+    """A message from its receipt until nobody needs to know of it any more. Owned by its lead's state."""
+
+    message: MessageReceived
+    received: datetime
+    base_key: str
+    trace: str = ""
+    cause: str = ""
+    phase: Phase = "queued"
+    run: int = 1
+    #: Number in the keys of this run; stays 1 until something was compensated.
+    key_run: int = 1
+    plan: tuple[PlannedAction, ...] = ()
+    escalate: bool = False
+    response: str = ""
+    next: int = 0
+    step: Step | None = None
+    #: n → what was done: its task, and the ids the target gave.
+    done: dict[int, tuple[Task, dict[str, str]]] = field(default_factory=dict)
+    undone: list[int] = field(default_factory=list)
+    undo_failed: list[int] = field(default_factory=list)
+    #: The step of which nobody knows whether it happened.
+    unknown: int | None = None
+    failure: Failure | None = None
+    #: `<n>.<action>` → key of a failed step that may have happened.
+    held_keys: dict[str, str] = field(default_factory=dict)
+    calls: int = 0
+    first_call: datetime | None = None
+    last_call: datetime | None = None
+    resolved: bool = False
+
+    @property
+    def dead_letter_id(self) -> str:
+        """The same over all runs and lives of the message id: one row of the queue."""
+        return derived_id(self.base_key.partition("@")[0])
+
+    @property
+    def unsettled(self) -> bool:
+        """A person has to say first what happened."""
+        return self.unknown is not None or bool(self.undo_failed)
+
+    def to_undo(self) -> list[int]:
+        """Steps that stand, in the order of their compensation."""
+        return [n for n in reversed(self.done) if n not in self.undone and n not in self.undo_failed]
+
+
+def evolve(work: Work, recorded: Recorded) -> None:
+    """Apply an event of this message, in place: the work belongs to its lead's state."""
+    apply = _APPLY.get(type(recorded.event))
+    if apply is not None:
+        apply(work, recorded.event, recorded)
+
+
+def _planned(work: Work, event: ev.ActionsPlanned, _: Recorded) -> None:
+    work.phase = "acting"
+    work.plan = event.actions
+    work.escalate = event.escalate
+    work.response = event.response
+    work.next = 0
+
+
+def _started(work: Work, event: ev.ActionStarted, recorded: Recorded) -> None:
+    work.calls += 1
+    work.first_call = work.first_call or recorded.at
+    work.last_call = recorded.at
+    before = work.step
+    if before is None or before.key != event.key:
+        work.step = Step(event.n, event.key, event.undo, event.attempt, "started")
+        return
+    before.state = "started"
+    before.attempt = event.attempt
+
+
+def _executed(work: Work, event: ev.ActionExecuted, _: Recorded) -> None:
+    work.done[event.n] = (event.task, event.remote)
+    work.next = event.n + 1
+    work.step = None
+    if work.unknown == event.n:
+        work.unknown = None
+
+
+def _attempt_failed(work: Work, event: ev.ActionAttemptFailed, _: Recorded) -> None:
+    if work.step is not None and event.kind == "unknown":
+        work.step.maybe_done = True
+
+
+def _interrupted(work: Work, _event: ev.ActionInterrupted, _: Recorded) -> None:
+    if work.step is not None:
+        work.step.maybe_done = True
+
+
+def _deferred(work: Work, event: ev.ActionDeferred, recorded: Recorded) -> None:
+    step = work.step
+    if step is None or step.key != event.key:
+        step = work.step = Step(event.n, event.key, event.undo, 0, "deferred")
+    step.state = "deferred"
+    step.reason = event.reason
+    step.until = event.until
+    step.deadline = event.deadline
+    step.planned_wait = max(timedelta(), event.until - recorded.at)
+    if event.returned_attempt:
+        step.attempt -= 1
+        work.calls -= 1
+
+
+def _failed(work: Work, event: ev.ActionFailed, _: Recorded) -> None:
+    work.step = None
+    work.failure = Failure(event.category, event.error)
+    if event.category == "outcome_unknown":
+        work.unknown = event.n
+        work.phase = "settling"
+        return
+    work.phase = "compensating"
+    if event.maybe_done:
+        work.held_keys[f"{event.n}.{event.action}"] = event.key
+
+
+def _compensated(work: Work, event: ev.ActionCompensated, _: Recorded) -> None:
+    work.step = None
+    work.undone.append(event.n)
+    if event.n in work.undo_failed:
+        work.undo_failed.remove(event.n)
+
+
+def _compensation_failed(work: Work, event: ev.CompensationFailed, _: Recorded) -> None:
+    work.step = None
+    work.undo_failed.append(event.n)
+    before = work.failure.error if work.failure else ""
+    error = f"{before}; compensation of {event.action} failed: {event.error}"
+    work.failure = Failure("compensation_failed", error)
+
+
+def _dead_lettered(work: Work, event: ev.MessageDeadLettered, _: Recorded) -> None:
+    work.phase = "parked"
+    work.step = None
+    work.failure = work.failure or Failure(event.category, event.error)
+
+
+def _retried(work: Work, event: ev.DeadLetterRetried, _: Recorded) -> None:
+    """A new run: planned anew, under new keys where something was compensated."""
+    if work.undone:
+        work.key_run = event.run
+    work.phase = "queued"
+    work.run = event.run
+    work.plan = ()
+    work.next = 0
+    work.done = {}
+    work.undone = []
+    work.failure = None
+    work.resolved = False
+
+
+def _amended(work: Work, event: ev.DeadLetterAmended, _: Recorded) -> None:
+    fields = MessageReceived.__struct_fields__
+    changes = {name: value for name, value in event.changes.items() if name in fields}
+    work.message = msgspec.structs.replace(work.message, **changes)
+
+
+def _resolved(work: Work, event: ev.DeadLetterResolved, _: Recorded) -> None:
+    work.unknown = None
+    work.resolved = event.outcome == "undone"
+    if event.outcome == "done":
+        work.undo_failed = []
+        work.failure = None
+        work.phase = "acting"
+        return
+    if event.requeued:
+        error = work.failure.error if work.failure else ""
+        work.failure = Failure("action_failed", f"{error} (settled as undone by {event.by})")
+        work.phase = "compensating"
+
+
+_Apply = Callable[[Work, Any, Recorded], None]
+
+_APPLY: dict[type[Event], _Apply] = {
+    ev.ActionsPlanned: _planned,
+    ev.ActionStarted: _started,
+    ev.ActionExecuted: _executed,
+    ev.ActionAttemptFailed: _attempt_failed,
+    ev.ActionInterrupted: _interrupted,
+    ev.ActionDeferred: _deferred,
+    ev.ActionFailed: _failed,
+    ev.ActionCompensated: _compensated,
+    ev.CompensationFailed: _compensation_failed,
+    ev.MessageDeadLettered: _dead_lettered,
+    ev.DeadLetterRetried: _retried,
+    ev.DeadLetterAmended: _amended,
+    ev.DeadLetterResolved: _resolved,
+}
