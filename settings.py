@@ -1,0 +1,345 @@
+"""Every setting of Leadline, read once from `leadline.toml` and `LEADLINE_*` variables, and checked here.
+
+`LEADLINE_NATS__URL` is `url` of `[nats]`; a variable goes before the file, what is given on the command
+line before both. A value is written in a variable as in the file, but text needs no quotes. What is
+wrong is a `SettingsError` that begins with the setting's key.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from datetime import timedelta
+from difflib import get_close_matches
+from math import isfinite
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from domain.breaker import BreakerPolicy
+from domain.errors import SettingsError
+from domain.events import Idempotency
+from domain.retry import RetryPolicy
+from domain.tenants import Business, Tenants, Thresholds
+from domain.tokens import BUSINESS_ID
+
+#: Part of every position's name: with another number, messages of a lead would change their partition.
+PARTITIONS = 16
+
+PREFIX = "LEADLINE_"
+#: Names the settings file; no setting itself.
+CONFIG_VARIABLE = "LEADLINE_CONFIG"
+DEFAULT_FILE = Path("leadline.toml")
+
+AtLeastOne = Annotated[int, Meta(ge=1)]
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Seconds = Annotated[float, Meta(ge=0, le=31_536_000)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+ScriptedOutcome = Literal["done", "fail", "fail_for_good", "throttle", "unknown", "hang", "raise"]
+
+
+class _Part(Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of the settings file's tables."""
+
+
+class Nats(_Part, frozen=True):
+    #: The server that `run`, `publish` and the commands connect to. `up` uses its own instead.
+    url: str = "nats://127.0.0.1:4222"
+    #: Where `up` starts its server; 0 takes any free port and prints it.
+    port: Port = 4222
+
+
+class Stream(_Part, frozen=True):
+    #: Messages that are recorded stay in the stream at least so long, for a restore of older events.
+    keep_hours: Annotated[float, Meta(ge=0)] = 24.0
+    #: A stream of more bytes refuses publishers; it never drops what is unread. Fixed once it is made.
+    max_bytes: Annotated[int, Meta(ge=1_048_576)] = 1_073_741_824
+
+
+class Intake(_Part, frozen=True):
+    #: Above this many messages read and not yet recorded the intake stops pulling: more costs memory.
+    max_in_hand: AtLeastOne = 8000
+    #: Messages asked for at once, per partition: fewer means more round trips to NATS.
+    pull_batch: AtLeastOne = 500
+    #: How often moved positions are recorded: longer means more to skip after a crash.
+    checkpoint_seconds: Annotated[float, Meta(gt=0, le=60)] = 1.0
+
+
+class Pool(_Part, frozen=True):
+    #: Threads that the lead actors share. More than two were slower wherever it was measured.
+    threads: AtLeastOne = 2
+    #: How long a thread may keep the interpreter: longer raises latency, shorter costs throughput.
+    switch_interval_ms: Annotated[float, Meta(gt=0, le=100)] = 0.5
+    #: A thread that is at one message for longer is said to hang, in the log and in `/metrics`.
+    busy_warning_seconds: Annotated[float, Meta(gt=0)] = 10.0
+
+
+class Leads(_Part, frozen=True):
+    #: A lead without mail for so long goes to sleep: shorter saves memory, and reads events again sooner.
+    idle_seconds: Annotated[float, Meta(gt=0)] = 60.0
+    #: Leads in memory at once; above it the longest idle ones are put to sleep.
+    max_living: AtLeastOne = 20_000
+    #: Waits before a lead whose code raised is tried again; after the last one it is stopped.
+    restart_delays_seconds: tuple[Seconds, ...] = (1.0, 5.0)
+
+
+class Journal(_Part, frozen=True):
+    #: Appends in one commit at most: more is faster under load and longer for each that waits.
+    max_appends: AtLeastOne = 1500
+
+
+class Projector(_Part, frozen=True):
+    #: `process` leaves the interpreter to the actors; `thread` saves the memory of a second process.
+    mode: Literal["process", "thread"] = "process"
+    #: How long the views wait for more events before a batch: longer is less work and older views.
+    linger_ms: Annotated[float, Meta(ge=0, le=60_000)] = 50.0
+    #: Events folded in one transaction at most.
+    batch: AtLeastOne = 8000
+
+
+class Retry(_Part, frozen=True):
+    #: Waits before the second, third, … call; their number bounds the calls.
+    delays_seconds: tuple[Seconds, ...] = (1.0, 5.0, 15.0)
+    #: Each wait is stretched or shrunk by at most this share, so that failed calls do not come back together.
+    jitter: Share = 0.1
+    #: A target that asks for a longer pause (`Retry-After`) is called again after this one.
+    retry_after_cap_seconds: Seconds = 300.0
+
+    def policy(self) -> RetryPolicy:
+        """These settings in the domain's terms."""
+        delays = tuple(timedelta(seconds=seconds) for seconds in self.delays_seconds)
+        return RetryPolicy(delays, self.jitter, timedelta(seconds=self.retry_after_cap_seconds))
+
+
+class Breaker(_Part, frozen=True):
+    #: Calls of the last so many seconds are counted.
+    window_seconds: AtLeastOne = 30
+    #: With fewer calls in the window a breaker stays closed, whatever fails.
+    minimum_calls: AtLeastOne = 5
+    #: This share of failed calls opens the breaker.
+    failure_rate: Annotated[float, Meta(gt=0, le=1)] = 0.5
+    #: How long it stays open the first time; doubled each time its probes fail.
+    open_seconds: Annotated[float, Meta(gt=0)] = 10.0
+    #: The doubling ends here.
+    open_cap_seconds: Annotated[float, Meta(gt=0)] = 300.0
+    #: Calls let through half-open; when all come back well, it closes.
+    probes: AtLeastOne = 2
+    #: An action that waited so long for an open breaker fails, and its message becomes a dead letter.
+    max_wait_seconds: Seconds = 900.0
+
+    def policy(self) -> BreakerPolicy:
+        """These settings in the domain's terms."""
+        return BreakerPolicy(
+            window_us=self.window_seconds * 1_000_000,
+            minimum_calls=self.minimum_calls,
+            failure_rate=self.failure_rate,
+            open_us=round(self.open_seconds * 1_000_000),
+            open_cap_us=round(self.open_cap_seconds * 1_000_000),
+            probes=self.probes,
+        )
+
+
+class Confidence(_Part, frozen=True):
+    #: At or above it a message's actions are done without a person.
+    high: Share = 0.80
+    #: Below it a message goes to the unknown-intent handler.
+    low: Share = 0.50
+
+    def __post_init__(self) -> None:
+        if self.low > self.high:
+            raise ValueError(f"low ({self.low}) is above high ({self.high})")
+
+
+class Tenant(_Part, frozen=True):
+    #: The businesses of this tenant; a message for any other business is rejected.
+    businesses: tuple[str, ...]
+
+
+class Target(_Part, frozen=True):
+    """The system that an action calls. Without one, the action is its task and nothing else."""
+
+    #: `scripted` answers as `script` says: for trying out and for tests.
+    kind: Literal["scripted"]
+    #: What may be assumed of a repeated call: harmless (none), deduplicated by key (keyed), neither (once).
+    idempotency: Idempotency = "keyed"
+    #: A call without an answer for so long ends as unknown.
+    timeout_seconds: Annotated[float, Meta(gt=0, le=3600)] = 10.0
+    #: Calls to this target at once.
+    workers: Annotated[int, Meta(ge=1, le=64)] = 4
+    #: Outcomes of the scripted target's calls, in order.
+    script: tuple[ScriptedOutcome, ...] = ("done",)
+    #: After the script's end: its `last` outcome for ever, or the whole script again (`cycle`).
+    repeat: Literal["last", "cycle"] = "last"
+    #: How long the scripted target takes to answer.
+    delay_ms: Annotated[float, Meta(ge=0, le=3_600_000)] = 0.0
+    #: A file to which the scripted target writes a line for each call it takes, for tests to count effects.
+    ledger: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.script:
+            raise ValueError("script is empty")
+
+
+class BusinessOverrides(_Part, frozen=True):
+    #: Instead of `thresholds.high`, for this business.
+    high: Share | None = None
+    #: Instead of `thresholds.low`, for this business.
+    low: Share | None = None
+    #: Action → the target that it calls for this business, behind a breaker of its own.
+    targets: dict[str, Target] = {}
+
+
+class Settings(_Part, frozen=True):
+    #: The folder of all that is kept (`events.db`, `views.db`, `jetstream/`); another is another Leadline.
+    data: Path = Path("data")
+    #: Where `up` and `run` serve `/metrics`, on loopback; 0 takes any free port and prints it.
+    http_port: Port = 8400
+    #: On SIGTERM, how long appends and calls in flight may take before they are left to the next start.
+    drain_seconds: Seconds = 10.0
+    #: Python modules with your own intent handlers and actions, imported at start.
+    modules: tuple[str, ...] = ()
+    nats: Nats = Nats()
+    stream: Stream = Stream()
+    intake: Intake = Intake()
+    pool: Pool = Pool()
+    leads: Leads = Leads()
+    journal: Journal = Journal()
+    projector: Projector = Projector()
+    retry: Retry = Retry()
+    breaker: Breaker = Breaker()
+    #: For every business that has none of its own.
+    thresholds: Confidence = Confidence()
+    #: Tenant → its businesses: whose messages are taken, and what is kept apart.
+    tenants_: dict[str, Tenant] = field(default_factory=dict, name="tenants")
+    #: Action → the target that it calls for every business without one of its own.
+    targets: dict[str, Target] = {}
+    #: Business → what is different for it.
+    businesses: dict[str, BusinessOverrides] = {}
+
+    def tenants(self) -> Tenants:
+        """Every business with its tenant and thresholds. Raises `SettingsError`."""
+        found: dict[str, Business] = {}
+        for tenant_id, tenant in self.tenants_.items():
+            for business_id in tenant.businesses:
+                key = f"tenants.{tenant_id}.businesses"
+                if not BUSINESS_ID.fullmatch(business_id):
+                    raise SettingsError(f"{key}: {business_id!r} is not 1 to 64 of A-Z a-z 0-9 _ -")
+                if business_id in found:
+                    other = found[business_id].tenant_id
+                    raise SettingsError(f"{key}: {business_id!r} is a business of tenant {other!r} already")
+                found[business_id] = Business(business_id, tenant_id, self._thresholds_of(business_id))
+        for business_id in self.businesses:
+            if business_id not in found:
+                hint = _did_you_mean(business_id, found)
+                raise SettingsError(f"businesses.{business_id}: no tenant has this business{hint}")
+        return Tenants(found)
+
+    def _thresholds_of(self, business_id: str) -> Thresholds:
+        own = self.businesses.get(business_id, BusinessOverrides())
+        high = self.thresholds.high if own.high is None else own.high
+        low = self.thresholds.low if own.low is None else own.low
+        if low > high:
+            raise SettingsError(f"businesses.{business_id}.low: {low} is above high ({high})")
+        return Thresholds(high, low)
+
+
+def load(
+    file: Path | None = None,
+    *,
+    env: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Settings:
+    """The settings of a file (default: `LEADLINE_CONFIG`, else ./leadline.toml if there is one), of the
+    environment, and of the command line (`overrides`: dotted key → value). Raises `SettingsError`.
+    """
+    env = os.environ if env is None else env
+    if file is None and CONFIG_VARIABLE in env:
+        file = Path(env[CONFIG_VARIABLE])
+    document = _read(file)
+    for name, value in env.items():
+        if name.startswith(PREFIX) and name != CONFIG_VARIABLE:
+            path = name.removeprefix(PREFIX).lower().split("__")
+            _put(document, path, _value_of(value), name)
+    for key, value in (overrides or {}).items():
+        _put(document, key.split("."), value, key)
+    _check_keys(document, Settings, "")
+    settings: Settings = _convert(document, Settings, "")
+    settings.tenants()
+    return settings
+
+
+def _read(file: Path | None) -> dict[str, Any]:
+    if file is None and not DEFAULT_FILE.exists():
+        return {}
+    file = file or DEFAULT_FILE
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{file}: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{file}: not UTF-8 at byte {error.start}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{file}: not TOML: {error}") from None
+
+
+def _value_of(text: str) -> Any:
+    """A variable's value as the file would have it; what is no TOML value is text."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return parsed["value"] if parsed.keys() == {"value"} else text
+
+
+def _put(document: dict[str, Any], path: list[str], value: Any, said_by: str) -> None:
+    table = document
+    for name in path[:-1]:
+        inner = table.setdefault(name, {})
+        if not isinstance(inner, dict):
+            raise SettingsError(f"{said_by}: {name} is no table of settings")
+        table = inner
+    table[path[-1]] = value
+
+
+def _check_keys(document: Any, shape: Any, path: str) -> None:
+    """Refuses keys that no setting has, at every depth, and NaN, which no bound stops."""
+    if isinstance(document, float) and not isfinite(document):
+        raise SettingsError(f"{path[:-1]}: expected a number, got {document}")
+    if not isinstance(document, dict):
+        return
+    if get_origin(shape) is dict:
+        for key, inner in document.items():
+            _check_keys(inner, get_args(shape)[1], f"{path}{key}.")
+            _convert(inner, get_args(shape)[1], f"{path}{key}.")  # alone, so that a complaint has its key
+        return
+    if not (isinstance(shape, type) and issubclass(shape, Struct)):
+        return
+    hints = get_type_hints(shape)
+    known = {f.encode_name: hints[f.name] for f in msgspec.structs.fields(shape)}
+    for key, inner in document.items():
+        if key not in known:
+            raise SettingsError(f"{path}{key}: there is no such setting{_did_you_mean(key, known)}")
+        _check_keys(inner, known[key], f"{path}{key}.")
+
+
+def _did_you_mean(key: str, known: Mapping[str, object]) -> str:
+    close = get_close_matches(key, known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _convert(document: Any, shape: Any, path: str) -> Any:
+    try:
+        return msgspec.convert(document, shape, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `$")
+        key = f"{path}{where.rstrip('`').removeprefix('.')}".rstrip(".")
+        raise SettingsError(f"{key}: {what[:1].lower()}{what[1:]}") from None
+
+
+def _decode(kind: type, value: Any) -> Any:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise ValueError(f"expected text, got {value!r}")
