@@ -56,7 +56,7 @@ class Stream(_Part, frozen=True):
     #: Messages that are recorded stay in the stream at least so long, for a restore of older events.
     keep_hours: Annotated[float, Meta(ge=0)] = 24.0
     #: A stream of more bytes refuses publishers; it never drops what is unread. Fixed once it is made.
-    max_bytes: Annotated[int, Meta(ge=1_048_576)] = 1_073_741_824
+    max_bytes: Annotated[int, Meta(ge=1_048_576)] = 8_589_934_592
 
 
 class Intake(_Part, frozen=True):
