@@ -200,6 +200,8 @@ class ActionDeferred(Event, frozen=True):
     #: The attempt that was started and not made, where the wait took its place (it is not burnt).
     returned_attempt: bool = False
     undo: bool = False
+    #: The target it waits for: the view `unfinished` names its breaker.
+    target: str | None = None
 
 
 class ActionFailed(Event, frozen=True):
