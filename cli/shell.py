@@ -1,0 +1,133 @@
+"""How every command behaves: common options anywhere on the line, errors as one line, exit codes.
+
+0 done, 1 failed, 2 wrong use (settings that cannot be used are wrong use). Nobody is shown a traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+from msgspec import Struct
+from typer.core import TyperGroup
+
+from cli.output import say_error
+from domain.errors import LeadlineError, SettingsError
+from settings import Settings, load
+
+FAILED = 1
+WRONG_USE = 2
+
+#: Options that may stand before and after the command's name; each takes a value.
+COMMON = ("--data", "--nats", "--config")
+
+
+class Common(Struct, frozen=True):
+    """The common options as given; None where the settings have the say."""
+
+    data: Path | None = None
+    nats: str | None = None
+    config: Path | None = None
+
+
+class WrongUseError(LeadlineError):
+    """What was asked makes no sense; the text says what would."""
+
+
+class Shell(TyperGroup):
+    """The group of all commands."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, common_first(args))
+
+    def invoke(self, ctx: Any) -> Any:
+        with errors_in_one_line():
+            return super().invoke(ctx)
+
+
+class DefaultGroup(TyperGroup):
+    """A group with a command that is meant where none is named: `dlq` is `dlq list`."""
+
+    default = "list"
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] != "--help"):
+            args = [self.default, *args]
+        return super().parse_args(ctx, args)
+
+
+def common_first(args: Sequence[str]) -> list[str]:
+    """The arguments with the common options moved to the front; those after `--` stay."""
+    first: list[str] = []
+    rest: list[str] = []
+    words = iter(args)
+    for word in words:
+        if word == "--":
+            rest += [word, *words]
+        elif word in COMMON:
+            first += [word, *(value for value in [next(words, None)] if value is not None)]
+        elif word.startswith(tuple(f"{name}=" for name in COMMON)):
+            first.append(word)
+        else:
+            rest.append(word)
+    return first + rest
+
+
+def settings_of(ctx: typer.Context, **overrides: Any) -> Settings:
+    """The settings with what the command line says; `overrides` by key, `__` for its dot, None for unsaid."""
+    common = ctx.find_object(Common) or Common()
+    said: dict[str, Any] = {"data": common.data and str(common.data), "nats.url": common.nats}
+    said |= {key.replace("__", "."): value for key, value in overrides.items()}
+    return load(common.config, overrides={key: value for key, value in said.items() if value is not None})
+
+
+@contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """Ends the process with the right code and one line on stderr, whatever goes wrong inside."""
+    try:
+        yield
+    except (SettingsError, WrongUseError) as error:
+        say_error(str(error))
+        raise typer.Exit(WRONG_USE) from None
+    except LeadlineError as error:
+        say_error(str(error))
+        raise typer.Exit(FAILED) from None
+    except KeyboardInterrupt:
+        say_error("interrupted")
+        raise typer.Exit(FAILED) from None
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; Python must not complain of it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+    except (OSError, Exception) as error:
+        if is_typers_own(error):
+            raise
+        say_error(f"{sentence(error)} (details: {kept_traceback()})")
+        raise typer.Exit(FAILED) from None
+
+
+def is_typers_own(error: BaseException) -> bool:
+    """Typer's own ways of ending: wrong use, exit, abort."""
+    return type(error).__module__.startswith("typer.")
+
+
+def sentence(error: BaseException) -> str:
+    """An error that nobody foresaw, in words."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return f"a fault in Leadline: {type(error).__name__}: {error}"
+
+
+def kept_traceback() -> str:
+    """Where the traceback of the error being handled has been written, for a report."""
+    handle, name = tempfile.mkstemp(prefix="leadline-", suffix=".txt")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(traceback.format_exc())
+    return name

@@ -1,0 +1,148 @@
+"""A lead's events told as a story: one sentence an event, in the words of those who read it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any
+
+from domain import events as ev
+from domain.events import Event, Recorded
+
+Teller = Callable[[Any], str]
+
+
+def sentence(event: Event) -> str:
+    """What happened, in one sentence. An event that nobody has words for says its name."""
+    teller = TELLERS.get(type(event))
+    return teller(event) if teller else type(event).__name__
+
+
+def lines(history: Iterable[Recorded]) -> Iterable[tuple[str, str, str]]:
+    """(time, style, sentence) of each event; the time as the distance from the first."""
+    first: datetime | None = None
+    for recorded in history:
+        first = first or recorded.at
+        yield _since(first, recorded.at), STYLES.get(type(recorded.event), ""), sentence(recorded.event)
+
+
+def _since(first: datetime, at: datetime) -> str:
+    if at == first:
+        return first.strftime("%Y-%m-%d %H:%M:%S")
+    seconds = (at - first).total_seconds()
+    if seconds < 60:
+        return f"+{seconds:.3f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"+{minutes} min {seconds} s" if minutes < 120 else at.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _received(e: ev.MessageReceived) -> str:
+    text = f": “{e.text}”" if e.text else ""
+    again = " (redelivered from the dead letter queue)" if e.redrive_of else ""
+    return f"wrote {e.message_id}{text}{again}"
+
+
+def _intent(e: ev.IntentDetected) -> str:
+    taken = "" if e.handler == e.intent else f"; taken by the rules for {e.handler}"
+    return f"the AI read {e.intent} with confidence {e.confidence:.2f} ({e.band}){taken}"
+
+
+def _planned(e: ev.ActionsPlanned) -> str:
+    plan = ", then ".join(step.action for step in e.actions) or "nothing to do"
+    run = f" for run {e.run}" if e.run > 1 else ""
+    escalated = "; a person has to look too" if e.escalate else ""
+    return f"plan{run}: {plan}{escalated}; the answer is “{e.response}”"
+
+
+def _started(e: ev.ActionStarted) -> str:
+    what = "undo " if e.undo else ""
+    return f"{what}{e.action}: call {e.attempt} to {e.target} goes out"
+
+
+def _executed(e: ev.ActionExecuted) -> str:
+    remote = "".join(f", {name} {value}" for name, value in e.remote.items())
+    who = f" (says {e.settled_by})" if e.settled_by else ""
+    to = f"{e.task.assigned_to_type} {e.task.assigned_to_id}"
+    return f"{e.action} is done{remote}{who}: task for {to}, due {e.task.due_date:%Y-%m-%d %H:%M}"
+
+
+def _attempt_failed(e: ev.ActionAttemptFailed) -> str:
+    ended = "failed" if e.kind == "failed" else "ended without an answer, it may have happened"
+    return f"{'undo ' if e.undo else ''}{e.action}: call {e.attempt} {ended}: {e.error}"
+
+
+def _deferred(e: ev.ActionDeferred) -> str:
+    why = {"retry": "before it is tried again", "breaker": "for an open breaker"}.get(
+        e.reason, "for its target's settings"
+    )
+    return f"{'undo ' if e.undo else ''}{e.action} waits {why}, until {e.until:%H:%M:%S}"
+
+
+def _compensated(e: ev.ActionCompensated) -> str:
+    who = f" (says {e.settled_by})" if e.settled_by else ""
+    return f"{e.action} is undone{who}, its task cancelled"
+
+
+def _dead_lettered(e: ev.MessageDeadLettered) -> str:
+    return f"{e.message_id} is a dead letter ({e.category}): {e.error}"
+
+
+def _completed(e: ev.MessageCompleted) -> str:
+    done = ", ".join(e.executed) or "nothing was to be done"
+    return f"{e.message_id} is completed after {e.processing_us / 1000:.1f} ms: {done}"
+
+
+def _by(what: str) -> Teller:
+    """A person's decision: what, who, why."""
+    return lambda e: what.format(e=e) + f" by {e.by}" + (f": {e.why}" if e.why else "")
+
+
+#: Event class → its sentence.
+TELLERS: dict[type[Event], Teller] = {
+    ev.MessageReceived: _received,
+    ev.DuplicateDetected: lambda e: f"{e.message_id} came again: a duplicate, nothing is done twice",
+    ev.IntentDetected: _intent,
+    ev.ActionsPlanned: _planned,
+    ev.ActionStarted: _started,
+    ev.ActionExecuted: _executed,
+    ev.ActionAttemptFailed: _attempt_failed,
+    ev.ActionInterrupted: lambda e: f"{e.action}: the answer to call {e.attempt} was lost in a restart",
+    ev.ActionDeferred: _deferred,
+    ev.ActionFailed: lambda e: f"{e.action} failed for good after {e.attempts} calls: {e.error}",
+    ev.ActionCompensated: _compensated,
+    ev.CompensationFailed: lambda e: f"{e.action} could not be undone, a person has to: {e.error}",
+    ev.MessageCompleted: _completed,
+    ev.MessageDeadLettered: _dead_lettered,
+    ev.DeadLetterRetried: _by("dead letter retried, run {e.run},"),
+    ev.DeadLetterAmended: _by("dead letter amended ({e.changes})"),
+    ev.DeadLetterResolved: _by("dead letter resolved as {e.outcome}"),
+    ev.DeadLetterDiscarded: _by("dead letter discarded"),
+    ev.MessageRejected: lambda e: f"{e.message_id or 'a message'} was refused ({e.category}): {e.reason}",
+    ev.CommandRefused: _by("command {e.command} refused ({e.reason}), given"),
+    ev.TaskStarted: _by("task {e.task_id} started"),
+    ev.TaskCompleted: _by("task {e.task_id} completed"),
+    ev.TaskCancelled: _by("task {e.task_id} cancelled"),
+    ev.TaskReassigned: _by("task {e.task_id} given to {e.assigned_to_type} {e.assigned_to_id}"),
+    ev.LeadFlagged: lambda e: f"flagged for review because of {e.message_id}",
+    ev.LeadUnflagged: lambda e: f"the flag because of {e.message_id} is taken back",
+    ev.LeadStopped: lambda e: f"this lead is stopped after {e.failures} failures: {e.error}",
+    ev.LeadResumed: _by("this lead is resumed"),
+}
+
+#: Event class → how its line looks; what is not here is plain.
+STYLES: dict[type[Event], str] = {
+    ev.MessageReceived: "bold",
+    ev.DuplicateDetected: "dim",
+    ev.ActionExecuted: "green",
+    ev.MessageCompleted: "green",
+    ev.ActionAttemptFailed: "yellow",
+    ev.ActionInterrupted: "yellow",
+    ev.ActionDeferred: "yellow",
+    ev.ActionFailed: "red",
+    ev.ActionCompensated: "magenta",
+    ev.CompensationFailed: "bold red",
+    ev.MessageDeadLettered: "bold red",
+    ev.MessageRejected: "bold red",
+    ev.LeadStopped: "bold red",
+    ev.CommandRefused: "yellow",
+}
