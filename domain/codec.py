@@ -72,8 +72,6 @@ def decode(
     try:
         decoder = _decoders.get(name)
         stored = decoder.decode(state) if decoder else _upcast(name, state, upcasters)
-    except UnknownEventError:
-        raise
     except Exception as error:  # flipped bytes raise whatever they raise; the row is named either way
         raise UnknownEventError(
             f"event {position} ({name}, version {version} of {stream}) cannot be read: {error}"
@@ -107,7 +105,7 @@ def _upcast(name: str, state: bytes, upcasters: Mapping[str, Upcaster]) -> _Stor
     while name not in _decoders:
         upcaster = upcasters.get(name)
         if upcaster is None:
-            raise UnknownEventError(f"no version of this program knows events named {name!r}")
+            raise LookupError(f"no version of this program knows events named {name!r}")
         name, event = upcaster(event)
     document["event"] = event
     stored: _Stored[Event] = _decoders[name].decode(_encoder.encode(document))

@@ -132,11 +132,13 @@ def decode_command(body: bytes) -> AnyPersonsCommand:
             raise Rejected(f"why is longer than {MAX_WHY} characters")
         if command.reply_to is not None:
             check_reply_to(command.reply_to)
+        if isinstance(command, ReassignTask):
+            check_id("assigned_to_id", command.assigned_to_id, 128)
     except Rejected as rejected:
         raise Rejected(f"command: {rejected.reason}") from None
     except Exception as error:  # any exception around decoding is a reject [H17]
         raise Rejected(f"command cannot be read: {clean(str(error))[:300]}") from None
-    return command
+    return msgspec.structs.replace(command, why=clean(command.why))
 
 
 def encode_command(command: PersonsCommand) -> bytes:
@@ -152,7 +154,11 @@ def command_name(command: PersonsCommand) -> str:
 def check_reply_to(subject: str) -> None:
     """Raises `Rejected` for a subject that the runner must not publish to with its own rights [H15]."""
     check_id("reply_to", subject, 256)
-    if not subject.startswith(_REPLY_PREFIXES) or any(c in subject for c in " *>") or ".." in subject:
+    if (
+        not subject.startswith(_REPLY_PREFIXES)
+        or any(c in subject for c in " *>")
+        or "" in subject.split(".")
+    ):
         raise Rejected("reply_to must begin with _INBOX. or leads.reply. and name one subject")
 
 

@@ -27,7 +27,8 @@ MAX_INTEGER = 2**53
 T = TypeVar("T")
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_CONTROL_IN_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+#: Lone surrogates too: JSON and UTF-8 know none, but an exception's text may hold them.
+_CONTROL_IN_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 _Number = Annotated[float, Meta(ge=0, le=MAX_INTEGER)]
 _Instant = Annotated[datetime, Meta(tz=True)]
@@ -94,23 +95,20 @@ def decode_message(body: bytes, business_token: str, lead_token: str, tenants: T
     Raises `Rejected`, whatever the bytes: this is the one place where any exception around decoding
     is a reject, since a million brackets raise RecursionError and bad UTF-8 UnicodeDecodeError.
     """
+    tenant_id = _tenant(business_token, tenants)
     if len(body) > MAX_MESSAGE_BYTES:
-        raise Rejected(f"larger than {MAX_MESSAGE_BYTES} bytes: {len(body)}")
+        raise Rejected(f"larger than {MAX_MESSAGE_BYTES} bytes: {len(body)}", tenant_id=tenant_id)
     try:
         payload = body.decode()
     except UnicodeDecodeError as error:
-        raise Rejected(f"not UTF-8 at byte {error.start}") from None
+        raise Rejected(f"not UTF-8 at byte {error.start}", tenant_id=tenant_id) from None
     try:
         wire = _decoder.decode(body)
         return _checked(wire, payload, business_token, lead_token, tenants)
     except Rejected as rejected:
-        raise Rejected(
-            rejected.reason, message_id=_readable_message_id(body), tenant_id=_tenant(business_token, tenants)
-        ) from None
+        raise Rejected(rejected.reason, message_id=_readable_message_id(body), tenant_id=tenant_id) from None
     except Exception as error:  # any exception around decoding is a reject [H17]
-        raise Rejected(
-            _reason(error), message_id=_readable_message_id(body), tenant_id=_tenant(business_token, tenants)
-        ) from None
+        raise Rejected(_reason(error), message_id=_readable_message_id(body), tenant_id=tenant_id) from None
 
 
 def message_subject(business_id: str, lead_id: str) -> str:
@@ -151,7 +149,7 @@ def check_id(name: str, value: object, limit: int) -> str:
 
 
 def clean(text: str) -> str:
-    """Text with control characters other than tab and line breaks replaced by U+FFFD."""
+    """Text with what no store takes (control characters but tab and line breaks) replaced by U+FFFD."""
     return _CONTROL_IN_TEXT.sub("\ufffd", text)
 
 
@@ -174,7 +172,7 @@ def _checked(
         )
     tenant_id = _either("tenant_id", wire.tenant_id, wire.tenantId)
     if tenant_id is not None and tenant_id != business.tenant_id:
-        raise Rejected(f"tenant_id {tenant_id!r} is not the tenant of business {business_id!r}")
+        raise Rejected(f"tenant_id {clean(tenant_id[:64])!r} is not the tenant of business {business_id!r}")
     suggested = _either("suggested_response", wire.suggested_response, wire.suggestedResponse)
     received_at = _either("received_at", wire.received_at, wire.receivedAt)
     return IncomingMessage(

@@ -17,7 +17,7 @@ from domain import saga
 from domain.commands import PersonsCommand, command_name
 from domain.errors import Rejected
 from domain.events import CommandRefused, Event
-from domain.messages import check_id, clean
+from domain.messages import MAX_MESSAGE_BYTES, check_id, clean
 from domain.playbook import Playbook
 from domain.work import Work
 
@@ -109,13 +109,15 @@ def _amend(letter: Work, command: co.AmendDeadLetter) -> Sequence[Event]:
 
 def amended(changes: Mapping[str, Any]) -> dict[str, Any]:
     """Amended fields by the wire's own rules. Raises `Rejected`."""
-    unknown = sorted(set(changes) - set(AMENDABLE))
+    unknown = sorted(clean(name[:64]) for name in set(changes) - set(AMENDABLE))
     if unknown or not changes:
         raise Rejected(f"only {', '.join(AMENDABLE)} can be amended, not {', '.join(unknown) or 'nothing'}")
     try:
         checked = msgspec.convert(dict(changes), _Amendment)
     except msgspec.ValidationError as error:
-        raise Rejected(f"wrong field: {error}") from None
+        raise Rejected(f"wrong field: {clean(str(error))}") from None
+    if len(msgspec.json.encode(checked)) > MAX_MESSAGE_BYTES:
+        raise Rejected(f"larger than {MAX_MESSAGE_BYTES} bytes")
     if "intent" in changes:
         check_id("intent", checked.intent, 64)
     if not 0 <= checked.confidence <= 1:

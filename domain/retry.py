@@ -31,7 +31,8 @@ def delay_before(
     delay = base * (1 + policy.jitter * _spread(key, attempt))
     if retry_after_us is None:
         return delay
-    return max(delay, min(timedelta(microseconds=retry_after_us), policy.retry_after_cap))
+    cap_us = policy.retry_after_cap // timedelta(microseconds=1)  # a target may say any number of digits
+    return max(delay, timedelta(microseconds=min(retry_after_us, cap_us)))
 
 
 def _spread(key: str, attempt: int) -> float:

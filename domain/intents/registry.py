@@ -36,8 +36,10 @@ def _built_in() -> Iterable[ModuleType]:
 
 
 def _handlers_of(module: ModuleType) -> Iterable[IntentHandler]:
-    found = [getattr(module, "HANDLER", None), *getattr(module, "HANDLERS", ())]
-    for handler in found:
+    several = getattr(module, "HANDLERS", ())
+    if not isinstance(several, list | tuple):
+        raise SettingsError(f"modules: {module.__name__}.HANDLERS is not a list of IntentHandler")
+    for handler in (getattr(module, "HANDLER", None), *several):
         if handler is None:
             continue
         if not isinstance(handler, IntentHandler):
