@@ -43,6 +43,8 @@ class Breaker(Struct, frozen=True):
     retry_at_us: int = 0
     probes_out: int = 0
     probes_well: int = 0
+    #: Counts the transitions: a call that went out in another one is a straggler.
+    generation: int = 0
 
 
 def admits(breaker: Breaker, policy: BreakerPolicy) -> bool:
@@ -60,11 +62,20 @@ def let_out(breaker: Breaker) -> Breaker:
 
 
 def came_back(
-    breaker: Breaker, policy: BreakerPolicy, *, failed: bool, error: str, now_us: int
+    breaker: Breaker,
+    policy: BreakerPolicy,
+    *,
+    failed: bool,
+    error: str,
+    now_us: int,
+    generation: int | None = None,
 ) -> tuple[Breaker, Sequence[Event]]:
-    """The breaker after a call's end, and the transition it makes. A straggler of a closed time, coming back
-    while the breaker is open, changes nothing."""
-    if breaker.state == "open":
+    """The breaker after a call's end, and the transition it makes.
+
+    `generation` is the breaker's when the call went out. A straggler of another generation changes nothing:
+    what was sent before the breaker opened proves nothing about a target that is being probed.
+    """
+    if breaker.state == "open" or generation not in {None, breaker.generation}:
         return breaker, ()
     if breaker.state == "half_open":
         return _probe_came_back(breaker, policy, failed=failed, error=error, now_us=now_us)
@@ -94,6 +105,7 @@ def retry_in_us(breaker: Breaker, now_us: int) -> int:
 
 def evolve(breaker: Breaker, event: Event) -> Breaker:
     """The breaker after a transition; other events change nothing."""
+    generation = breaker.generation + 1
     match event:
         case BreakerOpened():
             return Breaker(
@@ -101,11 +113,18 @@ def evolve(breaker: Breaker, event: Event) -> Breaker:
                 "open",
                 open_for_us=event.open_for_us,
                 retry_at_us=to_us(event.retry_at),
+                generation=generation,
             )
         case BreakerHalfOpened():
-            return msgspec.structs.replace(breaker, state="half_open", counts=(), probes_out=0, probes_well=0)
+            return Breaker(
+                breaker.name,
+                "half_open",
+                open_for_us=breaker.open_for_us,
+                retry_at_us=breaker.retry_at_us,
+                generation=generation,
+            )
         case BreakerClosed():
-            return Breaker(breaker.name)
+            return Breaker(breaker.name, generation=generation)
         case _:
             return breaker
 
@@ -134,6 +153,8 @@ def _count(breaker: Breaker, policy: BreakerPolicy, *, failed: bool, now_us: int
     second = now_us // _SECOND
     oldest = second - policy.window_us // _SECOND
     counts = breaker.counts
+    if counts and counts[-1][0] > second + policy.window_us // _SECOND:  # a clock that was far ahead
+        counts = ()
     if counts and counts[0][0] <= oldest:
         counts = tuple(c for c in counts if c[0] > oldest)
     if counts and counts[-1][0] >= second:  # a clock that went back counts into the newest second
@@ -141,7 +162,7 @@ def _count(breaker: Breaker, policy: BreakerPolicy, *, failed: bool, now_us: int
         counts = (*counts[:-1], (last, calls + 1, failures + failed))
     else:
         counts = (*counts, (second, 1, int(failed)))
-    return Breaker(breaker.name, counts=counts)
+    return msgspec.structs.replace(breaker, counts=counts)
 
 
 def _opened(
