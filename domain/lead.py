@@ -50,7 +50,7 @@ class LeadState(Struct):
     redriven: dict[str, datetime] = field(default_factory=dict)
     #: Open tasks: id → status.
     tasks: dict[str, str] = field(default_factory=dict)
-    #: Ids have been forgotten: one that is not known may have been here before, so its keys say which life it is.
+    #: Ids have been forgotten: one that is not known may have been here before, so keys say which life it is.
     forgot: bool = False
 
 
@@ -97,10 +97,8 @@ def evolve(state: LeadState, recorded: Recorded) -> LeadState:
     state.version = recorded.version
     event = recorded.event
     _take_place(state, recorded)
-    if state.queue or state.letters:
-        message_id = getattr(event, "message_id", None)
-        if message_id is not None:
-            _evolve_work(state, message_id, recorded)
+    if type(event) in work.CHANGES:
+        _evolve_work(state, recorded)
     apply = _APPLY.get(type(event))
     if apply is not None:
         apply(state, event, recorded)
@@ -187,8 +185,9 @@ def _is_known(state: LeadState, message_id: str, now: datetime) -> bool:
         return False
     if seen is not None and now - seen <= REMEMBERED:
         return True
-    unfinished = (*state.queue, *state.letters.values())
-    return any(w.message.message_id == message_id and not w.resolved for w in unfinished)
+    if any(w.message.message_id == message_id for w in state.queue):
+        return True
+    return any(w.message.message_id == message_id and not w.resolved for w in state.letters.values())
 
 
 def _awaiting(state: LeadState, command: Command | PersonsCommand) -> Work | None:
@@ -214,7 +213,8 @@ def _take_place(state: LeadState, recorded: Recorded) -> None:
         state.sequence = place.sequence
 
 
-def _evolve_work(state: LeadState, message_id: str, recorded: Recorded) -> None:
+def _evolve_work(state: LeadState, recorded: Recorded) -> None:
+    message_id = getattr(recorded.event, "message_id", None)
     for current in state.queue:
         if current.message.message_id == message_id:
             work.evolve(current, recorded)
@@ -226,7 +226,9 @@ def _evolve_work(state: LeadState, message_id: str, recorded: Recorded) -> None:
 
 
 def _received(state: LeadState, event: MessageReceived, recorded: Recorded) -> None:
-    state.queue.append(Work(event, recorded.at, event.key, recorded.trace, recorded.event_id))
+    arrived = Work(event, recorded.at, event.key, recorded.trace, recorded.event_id)
+    state.queue.append(arrived)
+    state.letters.pop(arrived.dead_letter_id, None)  # a second life takes over the row [H23]
     state.seen.pop(event.message_id, None)
     _forget(state, recorded.at)
     state.seen[event.message_id] = recorded.at

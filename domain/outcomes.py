@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from domain.events import DeferReason
+
 
 class Done(Struct, frozen=True, gc=False):
     """It happened; `remote` holds the ids that the target's system gave."""
@@ -33,9 +35,11 @@ class Unknown(Struct, frozen=True, gc=False):
 
 
 class NotCalled(Struct, frozen=True, gc=False):
-    """The breaker is open: no attempt was made. Ask again after `retry_in_us`."""
+    """No attempt was made: the breaker is open, or the settings name no such target. Ask again after
+    `retry_in_us`."""
 
     retry_in_us: int
+    reason: DeferReason = "breaker"
 
 
 Outcome = Done | Failed | FailedForGood | Unknown | NotCalled

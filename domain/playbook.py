@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 
+import msgspec
 from msgspec import Struct
 
 from domain.actions import ActionSpec
 from domain.events import ActionsPlanned, Event, Idempotency, IntentDetected, MessageReceived, PlannedAction
 from domain.intents.handler import Band, IntentHandler, Plan
 from domain.intents.registry import UNKNOWN
+from domain.messages import clean
 from domain.retry import RetryPolicy
 from domain.tenants import Tenants, Thresholds
 
@@ -37,32 +39,51 @@ class Playbook(Struct, frozen=True):
     #: How long an action waits for an open breaker before it fails for good.
     breaker_wait: timedelta = timedelta(minutes=15)
 
+    def spec_of(self, action: str) -> ActionSpec:
+        """An action's spec; of one that the settings no longer know, a task for a reviewer."""
+        return self.actions.get(action) or ActionSpec(
+            action, action, action, "role", "reviewer", timedelta(hours=24), "normal"
+        )
+
+
+class RunKeys(Struct, frozen=True):
+    """What the idempotency keys of one run of a message are made of."""
+
+    #: `<business>/<lead token>/<message token>`, with `@<sequence>` in a later life of the id.
+    base: str
+    run: int = 1
+    #: The run that the keys name: the last one before which something was compensated.
+    key_run: int = 1
+    #: `<n>.<action>` → key of an earlier run, for a step whose effect nobody could rule out.
+    held: Mapping[str, str] = {}
+
+    def of(self, n: int, action: str) -> str:
+        """The key of a step."""
+        place = f"{n}.{action}"
+        suffix = f"#{self.key_run}" if self.key_run > 1 else ""
+        return self.held.get(place) or f"{self.base}/{place}{suffix}"
+
 
 class PlanError(Exception):
     """A handler's plan that cannot be carried out."""
 
 
-def plan_message(
-    playbook: Playbook, message: MessageReceived, key: str, held: Mapping[str, str], run: int
-) -> tuple[Event, Event]:
-    """`IntentDetected` and `ActionsPlanned` for a message whose keys begin with `key`.
+def plan_message(playbook: Playbook, message: MessageReceived, keys: RunKeys) -> tuple[Event, Event]:
+    """`IntentDetected` and `ActionsPlanned` for a message.
 
-    `held` gives the key of an earlier run for steps whose effect nobody could rule out. Raises whatever
-    the handler raises, and `PlanError` for a plan that makes no sense.
+    Raises whatever the handler raises, and `PlanError` for a plan that makes no sense. The handler gets
+    entities of its own: one that changes them changes no lead's state.
     """
     handler, band = _handler_for(playbook, message)
-    plan = handler.plan(message, band)
-    _check(playbook, plan)
-    suffix = f"#{run}" if run > 1 else ""
-    steps = tuple(
-        _step(playbook, message.business_id, n, action, key=key, suffix=suffix, held=held)
-        for n, action in enumerate(plan.actions)
-    )
+    given = msgspec.structs.replace(message, entities=dict(message.entities))
+    plan = _checked(playbook, handler.plan(given, band))
+    business_id = message.business_id
+    steps = tuple(_step(playbook, business_id, n, action, keys) for n, action in enumerate(plan.actions))
     response = message.suggested_response or plan.response
     if plan.asks:
         response = f"{response} {plan.asks}"
     detected = IntentDetected(message.message_id, message.intent, handler.intent, message.confidence, band)
-    return detected, ActionsPlanned(message.message_id, run, steps, plan.escalate, response)
+    return detected, ActionsPlanned(message.message_id, keys.run, steps, plan.escalate, clean(response))
 
 
 def _handler_for(playbook: Playbook, message: MessageReceived) -> tuple[IntentHandler, Band]:
@@ -74,27 +95,22 @@ def _handler_for(playbook: Playbook, message: MessageReceived) -> tuple[IntentHa
     return handler, "high" if message.confidence >= thresholds.high else "medium"
 
 
-def _check(playbook: Playbook, plan: object) -> None:
+def _checked(playbook: Playbook, plan: object) -> Plan:
+    """A handler's plan with what its types promise, since its events must be readable for ever."""
     if not isinstance(plan, Plan):
         raise PlanError(f"the handler gave {type(plan).__name__}, not a Plan")
+    try:
+        plan = msgspec.convert(msgspec.structs.asdict(plan), Plan)
+    except msgspec.ValidationError as error:
+        raise PlanError(f"the handler's plan has a wrong field: {error}") from None
     for action in plan.actions:
         if action not in playbook.actions:
             raise PlanError(f"the handler planned {action!r}, which no executor carries out")
+    return plan
 
 
-def _step(
-    playbook: Playbook,
-    business_id: str,
-    n: int,
-    action: str,
-    *,
-    key: str,
-    suffix: str,
-    held: Mapping[str, str],
-) -> PlannedAction:
-    place = f"{n}.{action}"
+def _step(playbook: Playbook, business_id: str, n: int, action: str, keys: RunKeys) -> PlannedAction:
     route = playbook.route(business_id, action)
-    step_key = held.get(place, f"{key}/{place}{suffix}")
     if route is None:
-        return PlannedAction(n, action, step_key)
-    return PlannedAction(n, action, step_key, route.target, route.idempotency)
+        return PlannedAction(n, action, keys.of(n, action))
+    return PlannedAction(n, action, keys.of(n, action), route.target, route.idempotency)

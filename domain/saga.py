@@ -13,10 +13,14 @@ from datetime import datetime, timedelta
 from domain import events as ev
 from domain.actions import build_task
 from domain.events import Category, Event, PlannedAction
+from domain.messages import clean
 from domain.outcomes import Done, Failed, FailedForGood, NotCalled, Outcome, Unknown
-from domain.playbook import Playbook, plan_message
+from domain.playbook import Playbook, RunKeys, plan_message
 from domain.retry import delay_before
 from domain.work import Failure, Step, Work
+
+#: What of an exception's text is kept.
+MAX_ERROR = 2000
 
 
 def advance(work: Work, playbook: Playbook, now: datetime) -> Sequence[Event]:
@@ -64,7 +68,8 @@ def wait_is_over(work: Work, now: datetime) -> Sequence[Event]:
         return ()
     if step.deadline is not None and now >= step.deadline:
         waited = f"waited for {work.plan[step.n].target} until {step.deadline.isoformat()}"
-        return (_failed(work, step, "breaker_open", waited),)
+        category: Category = "breaker_open" if step.reason == "breaker" else "action_failed"
+        return (_failed(work, step, category, waited),)
     return (_start(work, work.plan[step.n], undo=step.undo, attempt=step.attempt + 1),)
 
 
@@ -75,11 +80,10 @@ def executed(
     now: datetime,
     *,
     remote: dict[str, str] | None = None,
-    attempts: int = 0,
     settled_by: str | None = None,
 ) -> Sequence[Event]:
     """The events of an action that is done; its task follows from them."""
-    spec = playbook.actions[planned.action]
+    spec = playbook.spec_of(planned.action)
     message = work.message
     task = build_task(spec, planned, message, work.response, now=now, remote=remote or {})
     done = ev.ActionExecuted(
@@ -88,7 +92,7 @@ def executed(
         planned.action,
         planned.key,
         task,
-        attempts,
+        work.step.attempt if work.step is not None else 0,
         remote or {},
         settled_by,
     )
@@ -106,16 +110,16 @@ def compensated(
     event = ev.ActionCompensated(
         message_id, n, planned.action, f"{planned.key}/undo", work.done[n][0].task_id, attempts, settled_by
     )
-    spec = playbook.actions.get(planned.action)
-    if spec is not None and spec.flags_lead:
+    if playbook.spec_of(planned.action).flags_lead:
         return (event, ev.LeadUnflagged(message_id, planned.key))
     return (event,)
 
 
 def _plan(work: Work, playbook: Playbook) -> Sequence[Event]:
     try:
-        return plan_message(playbook, work.message, work.base_key, work.held_keys, work.key_run)
-    except Exception as error:  # a handler's own code may raise anything: that message needs a person
+        keys = RunKeys(work.base_key, work.run, work.key_run, work.held_keys)
+        return plan_message(playbook, work.message, keys)
+    except (Exception, SystemExit) as error:  # a handler's code may raise anything: a person has to look
         return (dead_letter(work, Failure("handler_failed", describe(error), stack_of(error))),)
 
 
@@ -189,7 +193,7 @@ def _succeeded(
 ) -> Sequence[Event]:
     if step.undo:
         return compensated(work, step.n, playbook, attempts=step.attempt)
-    return executed(work, work.plan[step.n], playbook, now, remote=remote, attempts=step.attempt)
+    return executed(work, work.plan[step.n], playbook, now, remote=remote)
 
 
 def _held_back(
@@ -204,11 +208,12 @@ def _held_back(
             step.n,
             planned.action,
             step.key,
-            "breaker",
+            result.reason,
             until,
             deadline,
             returned_attempt=True,
             undo=step.undo,
+            target=planned.target,
         ),
     )
 
@@ -230,7 +235,7 @@ def _went_wrong(
         step.key,
         step.attempt,
         "unknown" if unknown else "failed",
-        result.error,
+        clean(result.error),
         step.undo,
     )
     if unknown and planned.idempotency == "once":
@@ -241,7 +246,14 @@ def _went_wrong(
     retry_after = result.retry_after_us if isinstance(result, Failed) else None
     delay = delay_before(playbook.retry, step.key, step.attempt + 1, retry_after_us=retry_after)
     deferred = ev.ActionDeferred(
-        work.message.message_id, step.n, planned.action, step.key, "retry", now + delay, undo=step.undo
+        work.message.message_id,
+        step.n,
+        planned.action,
+        step.key,
+        "retry",
+        now + delay,
+        undo=step.undo,
+        target=planned.target,
     )
     return (attempt, deferred)
 
@@ -249,8 +261,9 @@ def _went_wrong(
 def _may_repeat(planned: PlannedAction, result: Outcome, step: Step, playbook: Playbook) -> bool:
     if isinstance(result, FailedForGood) or step.attempt >= playbook.retry.attempts:
         return False
-    spec = playbook.actions.get(planned.action)
-    return not (planned.idempotency == "once" and spec is not None and spec.never_repeat_once)
+    if planned.idempotency != "once" or step.undo:
+        return True
+    return not playbook.spec_of(planned.action).never_repeat_once
 
 
 def _for_good(step: Step) -> Category:
@@ -266,9 +279,10 @@ def _failed(
     if step.undo:
         task_id = work.done[step.n][0].task_id
         return ev.CompensationFailed(
-            message_id, step.n, planned.action, step.key, task_id, step.attempt, error
+            message_id, step.n, planned.action, step.key, task_id, step.attempt, clean(error)
         )
     held = step.maybe_done if maybe_done is None else maybe_done
+    error = clean(error)
     if held and category == "action_failed":
         error = f"{error} (an attempt may have happened: a retry keeps the key)"
     return ev.ActionFailed(message_id, step.n, planned.action, step.key, step.attempt, category, error, held)
@@ -280,10 +294,14 @@ def _started(work: Work) -> Step:
 
 
 def describe(error: BaseException) -> str:
-    """An exception in one line."""
-    return f"{type(error).__name__}: {error}"
+    """An exception in a few words, whatever its own `str()` does."""
+    try:
+        text = str(error)
+    except Exception:  # code that raises may raise here too; its type is said in any case
+        text = "(its text cannot be read)"
+    return clean(f"{type(error).__name__}: {text}"[:MAX_ERROR])
 
 
 def stack_of(error: BaseException, limit: int = 4000) -> str:
     """An exception's stack, at most `limit` characters of its end."""
-    return "".join(traceback.format_exception(error))[-limit:]
+    return clean("".join(traceback.format_exception(error))[-limit:])

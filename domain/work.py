@@ -75,6 +75,8 @@ class Work(Struct):
     calls: int = 0
     first_call: datetime | None = None
     last_call: datetime | None = None
+    #: What `last_call` was before: a call that was held back was none.
+    call_before: datetime | None = None
     resolved: bool = False
 
     @property
@@ -110,6 +112,7 @@ def _planned(work: Work, event: ev.ActionsPlanned, _: Recorded) -> None:
 def _started(work: Work, event: ev.ActionStarted, recorded: Recorded) -> None:
     work.calls += 1
     work.first_call = work.first_call or recorded.at
+    work.call_before = work.last_call
     work.last_call = recorded.at
     before = work.step
     if before is None or before.key != event.key:
@@ -149,6 +152,8 @@ def _deferred(work: Work, event: ev.ActionDeferred, recorded: Recorded) -> None:
     if event.returned_attempt:
         step.attempt -= 1
         work.calls -= 1
+        work.last_call = work.call_before
+        work.first_call = work.first_call if work.calls else None
 
 
 def _failed(work: Work, event: ev.ActionFailed, _: Recorded) -> None:
@@ -166,6 +171,7 @@ def _failed(work: Work, event: ev.ActionFailed, _: Recorded) -> None:
 def _compensated(work: Work, event: ev.ActionCompensated, _: Recorded) -> None:
     work.step = None
     work.undone.append(event.n)
+    work.held_keys.pop(f"{event.n}.{event.action}", None)  # its target has seen that key done and undone
     if event.n in work.undo_failed:
         work.undo_failed.remove(event.n)
 
@@ -235,3 +241,6 @@ _APPLY: dict[type[Event], _Apply] = {
     ev.DeadLetterAmended: _amended,
     ev.DeadLetterResolved: _resolved,
 }
+
+#: The events that change a message's work.
+CHANGES = frozenset(_APPLY)
