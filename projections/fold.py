@@ -1,0 +1,122 @@
+"""All seven views as one pure fold: events and prior rows in, changed rows out. No SQL, no clock.
+
+`collect` asks each view what it will need, so that it can be loaded in one statement a table; `apply`
+hands each event, in order, to the views that listen to its type. Whatever the borders of the batches,
+the rows come out the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from domain import events as ev
+from domain.events import Event, Recorded
+from domain.tokens import lead_of_stream
+from projections.breakers import Breakers
+from projections.dead_letters import DeadLetters
+from projections.leads import Leads
+from projections.metrics import Metrics
+from projections.processed_messages import ProcessedMessages
+from projections.rows import Handler, Handlers, Owner, Rows
+from projections.tasks import Tasks
+from projections.unfinished import Unfinished
+
+NOBODY: Owner = ("", "")
+
+
+class Fold:
+    """The views' rows of one batch. Belongs to one thread."""
+
+    def __init__(self) -> None:
+        self._leads = Leads()
+        self._tasks = Tasks(self._leads)
+        self._dead_letters = DeadLetters()
+        self._processed = ProcessedMessages(self._dead_letters)
+        self._metrics = Metrics()
+        self._breakers = Breakers()
+        self._unfinished = Unfinished()
+        views = (
+            self._leads,
+            self._tasks,
+            self._dead_letters,
+            self._processed,
+            self._metrics,
+            self._breakers,
+            self._unfinished,
+        )
+        self._needs = _by_type([view.needs for view in views])
+        self._folds = _by_type([view.folds for view in views])
+        #: Loaded first: what else is needed hangs on them.
+        self.first_tables: Sequence[Rows[Any]] = self._dead_letters.tables
+        self.other_tables: Sequence[Rows[Any]] = tuple(
+            rows for view in views if view is not self._dead_letters for rows in view.tables
+        )
+        self._owners: dict[str, Owner] = {}
+        self._settled: list[ev.DeadLetterResolved] = []
+
+    @property
+    def tables(self) -> Sequence[Rows[Any]]:
+        return (*self.first_tables, *self.other_tables)
+
+    def collect(self, batch: Sequence[Recorded]) -> None:
+        """Ask for the rows that the batch needs as they stand."""
+        needs = self._needs
+        owners = self._owners
+        for recorded in batch:
+            owner = owners.get(recorded.stream)
+            if owner is None:
+                owner = owners[recorded.stream] = _owner_of(recorded.stream)
+            event = recorded.event
+            kind = type(event)
+            for handler in needs.get(kind, ()):
+                handler(recorded, event, owner)
+            if kind is ev.DeadLetterResolved and owner is NOBODY:
+                self._settled.append(event)  # type: ignore[arg-type]
+
+    def collect_more(self) -> None:
+        """Ask for the rows that only the loaded dead letters could name."""
+        for event in self._settled:
+            self._processed.needs_of_dead_letter(event)
+
+    def apply(self, batch: Sequence[Recorded]) -> None:
+        """Fold the batch. What it needs is loaded."""
+        self._dead_letters.begins()
+        self._metrics.begins()
+        folds = self._folds
+        owners = self._owners
+        for recorded in batch:
+            event = recorded.event
+            owner = owners[recorded.stream]
+            for handler in folds.get(type(event), ()):
+                handler(recorded, event, owner)
+        self._metrics.ends()
+
+    def done(self) -> None:
+        """The batch is written."""
+        self._between_batches()
+        for rows in self.tables:
+            rows.done()
+
+    def forget(self) -> None:
+        """The batch is not written, or somebody else has written: trust nothing that is known."""
+        self._between_batches()
+        for rows in self.tables:
+            rows.forget()
+
+    def _between_batches(self) -> None:
+        self._owners.clear()
+        self._settled.clear()
+
+
+def _by_type(views: Sequence[Handlers]) -> dict[type[Event], tuple[Handler, ...]]:
+    """Event type → its handlers, in the order of the views."""
+    types = {kind for handlers in views for kind in handlers}
+    return {kind: tuple(view[kind] for view in views if kind in view) for kind in types}
+
+
+def _owner_of(stream: str) -> Owner:
+    if not stream.startswith("lead:"):
+        return NOBODY
+    business_id, lead_id = lead_of_stream(stream)
+    return lead_id, business_id

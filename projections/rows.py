@@ -1,0 +1,104 @@
+"""The rows of one table that a batch of events needs: as they stood, and as the fold leaves them.
+
+No SQL in here: `projections/store.py` loads what is wanted before the fold, and writes what is changed after
+it, each row once [H28]. Keys are the primary key's values in the order of the table's columns: a text for
+a key of one column, else a tuple.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from msgspec import Struct
+from sqlalchemy import Table
+
+from domain.events import Event, Recorded
+
+R = TypeVar("R", bound=Struct)
+
+#: (lead id, business id) of a lead's stream; two empty texts for the other streams.
+Owner: TypeAlias = tuple[str, str]
+
+#: What a view does with one event: the envelope, the event itself, whose it is.
+Handler: TypeAlias = Callable[[Recorded, Any, Owner], None]
+Handlers: TypeAlias = Mapping[type[Event], Handler]
+
+
+class Rows(Generic[R]):
+    """What is known of one table. `row` has the table's columns as fields, in their order."""
+
+    __slots__ = (
+        "_made",
+        "changed",
+        "known",
+        "loaded",
+        "removed",
+        "row",
+        "table",
+        "wanted",
+        "wanted_by",
+        "whole",
+    )
+
+    def __init__(self, table: Table, row: type[R], *, whole: bool = False) -> None:
+        self.table = table
+        self.row = row
+        #: A small table is loaded once, and kept from batch to batch.
+        self.whole = whole
+        self.loaded = False
+        self.known: dict[Any, R] = {}
+        self.wanted: set[Any] = set()
+        #: Columns → their values, where the batch needs rows by something else than the key.
+        self.wanted_by: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
+        self.changed: dict[Any, R] = {}
+        self.removed: dict[Any, None] = {}
+        self._made: set[Any] = set()
+
+    def will_need(self, key: Any) -> None:
+        """The fold will ask for the row as it stands."""
+        if key not in self._made:
+            self.wanted.add(key)
+
+    def will_make(self, key: Any) -> None:
+        """The fold will put the row whatever stands there: no need to load it."""
+        if key not in self.wanted:
+            self._made.add(key)
+
+    def will_need_by(self, columns: tuple[str, ...], values: tuple[str, ...]) -> None:
+        """The fold will ask for all rows that have these values in these columns."""
+        self.wanted_by.setdefault(columns, set()).add(values)
+
+    def get(self, key: Any) -> R | None:
+        return self.known.get(key)
+
+    def put(self, key: Any, row: R) -> None:
+        """A new row, or one changed in place."""
+        self.known[key] = self.changed[key] = row
+        if self.removed:
+            self.removed.pop(key, None)
+
+    def remove(self, key: Any) -> None:
+        self.known.pop(key, None)
+        self.changed.pop(key, None)
+        self.removed[key] = None
+
+    def loads(self, rows: Iterable[tuple[Any, R]]) -> None:
+        """What the store has found. The first finding counts: nothing is folded yet."""
+        self.known.update(rows)
+
+    def done(self) -> None:
+        """The batch is written."""
+        if not self.whole:
+            self.known.clear()
+        self.wanted.clear()
+        self.wanted_by.clear()
+        self.changed.clear()
+        self.removed.clear()
+        self._made.clear()
+
+    def forget(self) -> None:
+        """The batch is not written: nothing that is known can be trusted."""
+        self.done()
+        self.known.clear()
+        self.loaded = False

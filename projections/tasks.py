@@ -1,0 +1,125 @@
+"""The view `tasks`: what a person has to do, from the actions executed and from what people did since."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from domain import events as ev
+from domain.events import Recorded
+from projections import schema
+from projections.leads import Leads
+from projections.rows import Handlers, Owner, Rows
+from projections.schema import instant, no_nul
+
+OPEN = ("pending", "in_progress")
+
+_metadata = msgspec.json.Encoder(order="sorted")
+
+
+class TaskRow(Struct, gc=False):
+    task_id: str
+    lead_id: str
+    business_id: str
+    tenant_id: str
+    task_type: str
+    title: str
+    description: str
+    status: str
+    priority: str
+    assigned_to_type: str
+    assigned_to_id: str
+    due_date: str
+    metadata: str
+    created_at: str
+    updated_at: str
+    message_id: str
+
+
+class Tasks:
+    """Folds the view; tells the leads which tasks were opened and closed."""
+
+    def __init__(self, leads: Leads) -> None:
+        self._leads = leads
+        self._rows = Rows(schema.tasks, TaskRow)
+        self.tables = (self._rows,)
+        self.needs: Handlers = {
+            ev.ActionExecuted: self._will_make,
+            ev.ActionCompensated: self._will_need,
+            ev.TaskStarted: self._will_need,
+            ev.TaskCompleted: self._will_need,
+            ev.TaskCancelled: self._will_need,
+            ev.TaskReassigned: self._will_need,
+        }
+        self.folds: Handlers = {
+            ev.ActionExecuted: self._executed,
+            ev.ActionCompensated: self._cancelled,
+            ev.TaskStarted: self._started,
+            ev.TaskCompleted: self._completed,
+            ev.TaskCancelled: self._cancelled,
+            ev.TaskReassigned: self._reassigned,
+        }
+
+    def _will_make(self, _: Recorded, event: ev.ActionExecuted, owner: Owner) -> None:
+        self._rows.will_make(event.task.task_id)
+        self._leads.rows.will_need(owner)
+
+    def _will_need(self, _: Recorded, event: ev.TaskStarted, owner: Owner) -> None:
+        self._rows.will_need(event.task_id)
+        self._leads.rows.will_need(owner)
+
+    def _executed(self, recorded: Recorded, event: ev.ActionExecuted, owner: Owner) -> None:
+        task = event.task
+        at = instant(recorded.at)
+        self._rows.put(
+            task.task_id,
+            TaskRow(
+                task.task_id,
+                owner[0],
+                owner[1],
+                task.tenant_id,
+                task.task_type,
+                no_nul(task.title),
+                no_nul(task.description),
+                "pending",
+                task.priority,
+                task.assigned_to_type,
+                task.assigned_to_id,
+                instant(task.due_date),
+                _metadata.encode(task.metadata).decode(),
+                at,
+                at,
+                event.message_id,
+            ),
+        )
+        self._leads.task_opened(owner)
+
+    def _started(self, recorded: Recorded, event: ev.TaskStarted, owner: Owner) -> None:
+        self._moved(recorded, event.task_id, "in_progress", owner)
+
+    def _completed(self, recorded: Recorded, event: ev.TaskCompleted, owner: Owner) -> None:
+        self._moved(recorded, event.task_id, "completed", owner)
+
+    def _cancelled(
+        self, recorded: Recorded, event: ev.TaskCancelled | ev.ActionCompensated, owner: Owner
+    ) -> None:
+        self._moved(recorded, event.task_id, "cancelled", owner)
+
+    def _reassigned(self, recorded: Recorded, event: ev.TaskReassigned, _: Owner) -> None:
+        row = self._rows.get(event.task_id)
+        if row is None:
+            return
+        row.assigned_to_type = event.assigned_to_type
+        row.assigned_to_id = no_nul(event.assigned_to_id)
+        row.updated_at = instant(recorded.at)
+        self._rows.put(event.task_id, row)
+
+    def _moved(self, recorded: Recorded, task_id: str, status: str, owner: Owner) -> None:
+        row = self._rows.get(task_id)
+        if row is None:
+            return
+        if row.status in OPEN and status not in OPEN:
+            self._leads.task_closed(owner)
+        row.status = status
+        row.updated_at = instant(recorded.at)
+        self._rows.put(task_id, row)
