@@ -1,0 +1,189 @@
+"""The stream LEADS: the one place that says what it is. Whoever connects ensures it with `ensure` [H30].
+
+What may live here: its configuration, and what of it is read back. What may not: reading messages.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+from nats.aio.client import Client
+
+from actors import jetstream
+from actors.jetstream import JetStreamError, JetStreamSilentError
+from domain.errors import LeadlineError
+
+STREAM = "LEADS"
+PARTITIONS = 16
+#: A full stream refuses publishers [H7]; this much disk is reserved for it.
+DEFAULT_MAX_BYTES = 8 * 1024**3
+
+_SUBJECTS = ["leads.in.*.*", "leads.cmd.*.*"]
+_DUPLICATE_WINDOW_NS = 120_000_000_000
+
+
+class StreamRefusedError(LeadlineError):
+    """The server has no such stream to offer, or one that would break a promise; the text says which."""
+
+
+class StreamState(Struct, frozen=True):
+    """What the stream holds now. `created` in nanoseconds since 1970."""
+
+    created: int
+    first_sequence: int
+    last_sequence: int
+    messages: int
+
+
+def configuration(max_bytes: int = DEFAULT_MAX_BYTES) -> dict[str, Any]:
+    """The stream as JetStream's API takes it."""
+    return {
+        "name": STREAM,
+        # Exactly these: `leads.in.>` would confirm subjects that no partition reads [H7].
+        "subjects": list(_SUBJECTS),
+        "subject_transform": {
+            "src": "leads.*.*.*",
+            "dest": f"partition.{{{{partition({PARTITIONS},2,3)}}}}"
+            ".{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}",
+        },
+        "storage": "file",
+        # Full refuses publishers and never drops what is unread; the intake purges what is read [H7].
+        "retention": "limits",
+        "discard": "new",
+        "max_bytes": max_bytes,
+        "max_age": 0,
+        "max_msgs": -1,
+        "max_msgs_per_subject": -1,
+        # For a publisher's own retries; whoever comes later meets the lead's own memory.
+        "duplicate_window": _DUPLICATE_WINDOW_NS,
+        "num_replicas": 1,
+    }
+
+
+#: Must be as in `configuration`; the value is why.
+_MUST_MATCH = {
+    "subjects": "other subjects are confirmed and read by nobody",
+    "subject_transform": "a lead's messages must meet in one partition",
+    "storage": "messages must survive the server",
+    "retention": "messages must stay until the intake has read them",
+    "discard": "a full stream must refuse publishers, not drop what is unread",
+    "max_age": "messages must not expire unread",
+    "max_msgs": "the limit is max_bytes",
+    "max_msgs_per_subject": "a lead may have any number of messages",
+    "duplicate_window": "publishers rely on it for their retries",
+}
+#: Must be off; a publisher's header could otherwise remove what others have published, or hide its own.
+_MUST_BE_OFF = (
+    "no_ack", "sealed", "deny_purge", "allow_rollup_hdrs", "allow_msg_ttl", "allow_msg_schedules",
+    "allow_msg_counter", "allow_atomic", "allow_batched", "mirror", "sources", "discard_new_per_subject",
+)  # fmt: skip
+
+
+def differences(config: dict[str, Any], max_bytes: int | None) -> list[str]:
+    """What of a stream's configuration breaks a promise, a clause each. `max_bytes` None takes any limit."""
+    wanted = configuration(max_bytes or DEFAULT_MAX_BYTES)
+    found = [
+        f"{name} is {_shown(config.get(name))} and must be {_shown(wanted[name])} ({why})"
+        for name, why in _MUST_MATCH.items()
+        if _comparable(config.get(name)) != _comparable(wanted[name])
+    ]
+    found += [f"{name} is set and must not be" for name in _MUST_BE_OFF if config.get(name)]
+    if config.get("max_msg_size", -1) != -1:
+        found.append("max_msg_size is set and must not be (the limit is the server's max_payload)")
+    held = config.get("max_bytes", -1)
+    if max_bytes is not None and held != max_bytes:
+        found.append(f"max_bytes is {held} and must be {max_bytes} (stream.max_bytes in the settings)")
+    elif held <= 0:
+        found.append("max_bytes is unlimited and must be a limit (a full disk loses what is confirmed)")
+    return found
+
+
+async def ensure(client: Client, max_bytes: int | None = None) -> StreamState:
+    """The stream, made if it is not there, else checked. Raises `StreamRefusedError` with a sentence.
+
+    `max_bytes` None makes it with the default and accepts any limit.
+    """
+    try:
+        answer = await _found_or_made(client, max_bytes)
+    except JetStreamSilentError:
+        raise
+    except JetStreamError as error:
+        raise StreamRefusedError(_sentence(error)) from None
+    wrong = differences(answer["config"], max_bytes)
+    if wrong:
+        raise StreamRefusedError(
+            f"stream {STREAM} is not as Leadline needs it: {'; '.join(wrong)}."
+            f" Mend it with `nats stream edit {STREAM}`, or name another server."
+        )
+    return state_of(answer)
+
+
+async def check(client: Client, max_bytes: int | None = None) -> list[str]:
+    """Like `ensure`, but makes nothing: what is wrong, a sentence each (for `doctor`)."""
+    try:
+        answer = await jetstream.call(client, f"STREAM.INFO.{STREAM}")
+    except JetStreamError as error:
+        if error.code == jetstream.STREAM_NOT_FOUND:
+            return [f"stream {STREAM} is not there yet; `up`, `run` or `publish` makes it"]
+        return [_sentence(error)]
+    except JetStreamSilentError as error:
+        return [str(error)]
+    return differences(answer["config"], max_bytes)
+
+
+async def read_state(client: Client) -> StreamState:
+    """What the stream holds now."""
+    return state_of(await jetstream.call(client, f"STREAM.INFO.{STREAM}"))
+
+
+async def last_sequence_of(client: Client, partition: int) -> int:
+    """Sequence of a partition's last message, 0 if it has none."""
+    try:
+        answer = await jetstream.call(
+            client, f"STREAM.MSG.GET.{STREAM}", {"last_by_subj": f"partition.{partition}.>"}
+        )
+    except JetStreamError as error:
+        if error.code == jetstream.NO_MESSAGE_FOUND:
+            return 0
+        raise
+    return int(answer["message"]["seq"])
+
+
+def state_of(answer: dict[str, Any]) -> StreamState:
+    state = answer["state"]
+    return StreamState(
+        jetstream.nanoseconds(answer["created"]), state["first_seq"], state["last_seq"], state["messages"]
+    )
+
+
+async def _found_or_made(client: Client, max_bytes: int | None) -> dict[str, Any]:
+    try:
+        return await jetstream.call(client, f"STREAM.INFO.{STREAM}")
+    except JetStreamError as error:
+        if error.code != jetstream.STREAM_NOT_FOUND:
+            raise
+    try:
+        wanted = configuration(max_bytes or DEFAULT_MAX_BYTES)
+        return await jetstream.call(client, f"STREAM.CREATE.{STREAM}", wanted)
+    except JetStreamError as error:
+        if error.code != jetstream.STREAM_NAME_IN_USE:
+            raise
+        # Somebody made it in between; what they made is checked like any other.
+        return await jetstream.call(client, f"STREAM.INFO.{STREAM}")
+
+
+def _sentence(error: JetStreamError) -> str:
+    if error.code == jetstream.NOT_ENABLED_FOR_ACCOUNT:
+        return (
+            "the NATS server has no JetStream for this account; start it with `jetstream {}` (see nats.conf)"
+        )
+    return f"stream {STREAM} cannot be had: {error.description}"
+
+
+def _comparable(value: Any) -> Any:
+    return sorted(value) if isinstance(value, list) else value
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else str(value)
