@@ -9,6 +9,9 @@ from typing import Any
 from domain import events as ev
 from domain.events import Event, Recorded
 
+#: Dead letters of these categories are not in the lead's own stream.
+NOT_IN_A_STREAM = ("rejected", "lead_stopped")
+
 Teller = Callable[[Any], str]
 
 

@@ -1,0 +1,77 @@
+"""A person's command over the log, and the wait for what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+
+from actors import connection, stream
+from domain.commands import CommandOutcome, PersonsCommand, encode_command
+from domain.errors import LeadlineError
+
+
+class NoAnswerError(LeadlineError):
+    """Nobody has said what became of a command; the text says what that means."""
+
+
+def ask(url: str, tokens: tuple[str, str], command: PersonsCommand, timeout: float) -> CommandOutcome:
+    """Publish `command` to the lead of the two tokens and wait for its outcome. Raises `NoAnswerError`.
+
+    The same `command_id` may be asked again: a lead that knows it answers from its record.
+    """
+    return asyncio.run(_ask(url, f"leads.cmd.{tokens[0]}.{tokens[1]}", command, timeout))
+
+
+def new_command_id() -> str:
+    """An id for a command that was given none."""
+    return str(uuid4())
+
+
+def whoever() -> str:
+    """Who gives a command, where they do not say it: the account's name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # an account without a name, as in some containers
+        return "operator"
+
+
+async def _ask(url: str, subject: str, command: PersonsCommand, timeout: float) -> CommandOutcome:
+    client = await connection.connect(url, name="leadline command", reconnect=False)
+    try:
+        await stream.ensure(client)
+        inbox = client.new_inbox()
+        answers = await client.subscribe(inbox)
+        body = encode_command(msgspec.structs.replace(command, reply_to=inbox))
+        confirmed = await _publish(client, subject, body, {"Nats-Msg-Id": f"cmd/{command.command_id}"})
+        if confirmed.get("duplicate"):
+            # JetStream has dropped the repeat, and with it our inbox; the lead itself knows a command twice given.
+            await _publish(client, subject, body, {})
+        answer = await answers.next_msg(timeout)
+        return msgspec.json.decode(answer.data, type=CommandOutcome)
+    except TimeoutError:
+        raise NoAnswerError(
+            f"no answer within {timeout:g} s: command {command.command_id} is in the log and will be carried out"
+            " when a runner reads it (is one running? see `leadline status`);"
+            f" ask for its outcome with --command-id {command.command_id}"
+        ) from None
+    finally:
+        await client.close()
+
+
+async def _publish(client: Any, subject: str, body: bytes, headers: dict[str, str]) -> dict[str, Any]:
+    """JetStream's confirmation of one publish. Raises `LeadlineError` without one."""
+    try:
+        answer = await client.request(subject, body, timeout=5, headers=headers or None)
+    except Exception as error:  # whatever the client raises, the command is not confirmed
+        raise LeadlineError(
+            f"NATS did not confirm the command: {str(error) or type(error).__name__}"
+        ) from None
+    confirmed: dict[str, Any] = msgspec.json.decode(answer.data)
+    if "error" in confirmed:
+        reason = confirmed["error"].get("description", "no reason given")
+        raise LeadlineError(f"JetStream refused the command: {reason}")
+    return confirmed

@@ -1,0 +1,283 @@
+"""What people may do: each command goes over NATS to its lead, and its outcome is waited for and said."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from inspect import Parameter, Signature, signature
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from cli import options
+from cli.ask import ask, new_command_id, whoever
+from cli.output import say, say_error, show_json
+from cli.queries import views_of
+from cli.shell import FAILED, WrongUseError, settings_of
+from domain import commands as co
+from domain.commands import CommandOutcome, PersonsCommand
+from domain.errors import LeadlineError
+from domain.tokens import encode
+from settings import Settings
+
+DeadLetterIds = Annotated[list[str], typer.Argument(metavar="ID...", help="Dead letters.")]
+TaskIds = Annotated[list[str], typer.Argument(metavar="ID...", help="Tasks.")]
+TASK_OWNERS = ("team", "role", "user")
+
+
+class Saying(msgspec.Struct, frozen=True):
+    """How a command is given and its outcome shown."""
+
+    by: str | None
+    why: str
+    timeout: float
+    command_id: str | None
+    as_json: bool
+
+
+def shares_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the options that all commands share in place of its parameter `saying`."""
+
+    def shared(
+        by: options.By = None,
+        why: options.Why = "",
+        timeout: options.Timeout = 10.0,
+        command_id: options.CommandId = None,
+        as_json: options.Json = False,
+        **own: Any,
+    ) -> None:
+        command(saying=Saying(by, why, timeout, command_id, as_json), **own)
+
+    parameters = [
+        parameter
+        for function in (command, shared)
+        for parameter in signature(function, eval_str=True).parameters.values()
+        if parameter.name != "saying"
+        and parameter.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+    ]
+    shared.__name__, shared.__doc__ = command.__name__, command.__doc__
+    shared.__signature__ = Signature(parameters)  # type: ignore[attr-defined]  # what Typer reads
+    shared.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return shared
+
+
+@shares_options
+def dlq_retry(
+    ctx: typer.Context,
+    ids: DeadLetterIds,
+    *,
+    saying: Saying,
+) -> None:
+    """Handle the message again: its compensated actions anew, at the end of the lead's queue."""
+    _to_dead_letters(ctx, ids, saying, lambda i, **who: co.RetryDeadLetter(dead_letter_id=i, **who))
+
+
+@shares_options
+def dlq_amend(
+    ctx: typer.Context,
+    dead_letter_id: Annotated[str, typer.Argument(metavar="ID")],
+    *,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="FIELD=VALUE", help="intent, confidence, entities, text, suggested_response"
+        ),
+    ] = None,
+    payload: Annotated[
+        Path | None, typer.Option("--payload", help="A rejected message's whole new body; - for stdin.")
+    ] = None,
+    saying: Saying,
+) -> None:
+    """Change what the message says; `dlq retry` then handles it so."""
+    changed = dict(_change(text) for text in changes or ())
+    if payload is not None:
+        changed["payload"] = (
+            sys.stdin.buffer.read() if str(payload) == "-" else payload.read_bytes()
+        ).decode()
+    if not changed:
+        raise WrongUseError("nothing is changed: say --set FIELD=VALUE, or --payload FILE")
+    _to_dead_letters(
+        ctx,
+        [dead_letter_id],
+        saying,
+        lambda i, **who: co.AmendDeadLetter(dead_letter_id=i, changes=changed, **who),
+    )
+
+
+@shares_options
+def dlq_resolve(
+    ctx: typer.Context,
+    ids: DeadLetterIds,
+    *,
+    outcome: Annotated[
+        str | None,
+        typer.Option("--as", metavar="done|undone", help="What really happened, where nobody knows it."),
+    ] = None,
+    saying: Saying,
+) -> None:
+    """Say that it is settled: done, or undone."""
+    settled = _one_of("--as", outcome, ("done", "undone"))
+    _to_dead_letters(
+        ctx, ids, saying, lambda i, **who: co.ResolveDeadLetter(dead_letter_id=i, outcome=settled, **who)
+    )
+
+
+@shares_options
+def dlq_discard(
+    ctx: typer.Context,
+    ids: DeadLetterIds,
+    *,
+    saying: Saying,
+) -> None:
+    """Leave it at that; the message stays dead-lettered."""
+    _to_dead_letters(ctx, ids, saying, lambda i, **who: co.DiscardDeadLetter(dead_letter_id=i, **who))
+
+
+@shares_options
+def lead_resume(
+    ctx: typer.Context,
+    business: Annotated[str, typer.Argument()],
+    lead_id: Annotated[str, typer.Argument(metavar="LEAD")],
+    *,
+    saying: Saying,
+) -> None:
+    """Let a stopped lead take mail again; what it was sent meanwhile is delivered in order."""
+    tokens = encode(business), encode(lead_id)
+    _give(settings_of(ctx), [(lead_id, tokens)], saying, lambda _, **who: co.ResumeLead(**who))
+
+
+@shares_options
+def task_start(
+    ctx: typer.Context,
+    ids: TaskIds,
+    *,
+    saying: Saying,
+) -> None:
+    """Somebody is at it."""
+    _to_tasks(ctx, ids, saying, lambda i, **who: co.StartTask(task_id=i, **who))
+
+
+@shares_options
+def task_complete(
+    ctx: typer.Context,
+    ids: TaskIds,
+    *,
+    saying: Saying,
+) -> None:
+    """It is done."""
+    _to_tasks(ctx, ids, saying, lambda i, **who: co.CompleteTask(task_id=i, **who))
+
+
+@shares_options
+def task_cancel(
+    ctx: typer.Context,
+    ids: TaskIds,
+    *,
+    saying: Saying,
+) -> None:
+    """It will not be done."""
+    _to_tasks(ctx, ids, saying, lambda i, **who: co.CancelTask(task_id=i, **who))
+
+
+@shares_options
+def task_reassign(
+    ctx: typer.Context,
+    ids: TaskIds,
+    *,
+    to: Annotated[
+        str, typer.Option("--to", metavar="team:NAME|role:NAME|user:NAME", help="Whose it is now.")
+    ],
+    saying: Saying,
+) -> None:
+    """It is somebody else's now."""
+    kind, _, name = to.partition(":")
+    if kind not in TASK_OWNERS or not name:
+        raise WrongUseError(f"--to {to}: say team:NAME, role:NAME or user:NAME")
+    owner: dict[str, Any] = {"assigned_to_type": kind, "assigned_to_id": name}
+    _to_tasks(ctx, ids, saying, lambda i, **who: co.ReassignTask(task_id=i, **owner, **who))
+
+
+Make = Callable[..., PersonsCommand]
+
+
+def _to_dead_letters(ctx: typer.Context, ids: list[str], saying: Saying, make: Make) -> None:
+    settings = settings_of(ctx)
+    views = views_of(settings)
+
+    def tokens_of(dead_letter_id: str) -> tuple[str, str]:
+        tokens = views.subject_of_dead_letter(dead_letter_id)
+        if tokens is None:
+            raise LeadlineError(f"there is no dead letter {dead_letter_id}; `leadline dlq` lists them")
+        return tokens
+
+    _give(settings, [(i, tokens_of(i)) for i in ids], saying, make)
+
+
+def _to_tasks(ctx: typer.Context, ids: list[str], saying: Saying, make: Make) -> None:
+    settings = settings_of(ctx)
+    views = views_of(settings)
+
+    def tokens_of(task_id: str) -> tuple[str, str]:
+        task = views.task(task_id)
+        if task is None:
+            raise LeadlineError(f"there is no task {task_id}; `leadline tasks` lists them")
+        return encode(task["business_id"]), encode(task["lead_id"])
+
+    _give(settings, [(i, tokens_of(i)) for i in ids], saying, make)
+
+
+def _give(
+    settings: Settings, addressed: list[tuple[str, tuple[str, str]]], saying: Saying, make: Make
+) -> None:
+    """The same command to each, one after the other; every outcome is shown."""
+    if saying.command_id and len(addressed) > 1:
+        raise WrongUseError("--command-id names one command: give one ID with it")
+    outcomes = []
+    for name, tokens in addressed:
+        command = make(name, **_who(saying))
+        outcomes.append((name, ask(settings.nats.url, tokens, command, saying.timeout)))
+    _show(outcomes, saying.as_json)
+
+
+def _who(saying: Saying) -> dict[str, Any]:
+    return {
+        "command_id": saying.command_id or new_command_id(),
+        "by": saying.by or whoever(),
+        "why": saying.why,
+    }
+
+
+def _show(outcomes: Iterable[tuple[str, CommandOutcome]], as_json: bool) -> None:
+    outcomes = list(outcomes)
+    if as_json:
+        show_json([{"id": name} | msgspec.to_builtins(outcome) for name, outcome in outcomes])
+    for name, outcome in outcomes:
+        if not outcome.done:
+            say_error(f"{name}: refused: {outcome.reason}")
+        elif not as_json:
+            say(f"{name}: done", "green")
+    if not all(outcome.done for _, outcome in outcomes):
+        raise typer.Exit(FAILED)
+
+
+def _change(text: str) -> tuple[str, Any]:
+    """`confidence=0.9` as field and value; the lead checks it by the wire's own rules."""
+    field, equals, value = text.partition("=")
+    if not equals:
+        raise WrongUseError(f"--set {text}: say FIELD=VALUE")
+    if field not in ("confidence", "entities"):
+        return field, value
+    try:
+        return field, msgspec.json.decode(value)
+    except msgspec.DecodeError:
+        raise WrongUseError(
+            f'--set {text}: {field} takes JSON, such as 0.9 or {{"product": "flour"}}'
+        ) from None
+
+
+def _one_of(option: str, value: str | None, known: tuple[str, ...]) -> Any:
+    if value is not None and value not in known:
+        raise WrongUseError(f"{option} {value}: say {' or '.join(known)}")
+    return value

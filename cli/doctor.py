@@ -1,0 +1,190 @@
+"""`doctor`: looks at what is really there (NATS, its stream, the store, the settings) and says what to mend."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator
+from importlib import import_module
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import typer
+from msgspec import Struct
+from rich.text import Text
+
+from actors import connection, nats_server, stream
+from cli import options
+from cli.output import console, printable, show_json
+from cli.shell import FAILED, settings_of
+from domain.errors import LeadlineError
+from domain.messages import MAX_MESSAGE_BYTES
+from settings import PARTITIONS, Settings
+
+MONITORING_PORT = 8222
+#: JetStream's per-message settings and direct answers that the stream and the intake rely on.
+OLDEST_SERVER = (2, 10)
+LITTLE_DISK = 1024**3
+
+
+class Finding(Struct, frozen=True):
+    """What one look found. A `mend` says what to do."""
+
+    subject: str
+    state: Literal["good", "warning", "bad"]
+    found: str
+    mend: str = ""
+
+
+def doctor(ctx: typer.Context, *, as_json: options.Json = False) -> None:
+    """Check NATS, its stream, the store and the settings; say what to mend. 1 if something is bad."""
+    settings = settings_of(ctx)
+    findings = list(examine(settings))
+    if as_json:
+        show_json(findings)
+    else:
+        show(findings)
+    if any(finding.state == "bad" for finding in findings):
+        raise typer.Exit(FAILED)
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Every look, each on its own: one that cannot be had does not hide the next."""
+    looks: Iterable[Callable[[Settings], Iterable[Finding]]] = (
+        look_at_settings,
+        look_at_data,
+        look_at_server,
+        look_at_stream,
+    )
+    for look in looks:
+        yield from look(settings)
+
+
+def look_at_settings(settings: Settings) -> Iterator[Finding]:
+    businesses = settings.tenants().businesses
+    if businesses:
+        yield Finding("settings", "good", f"{len(businesses)} businesses of {len(settings.tenants_)} tenants")
+    else:
+        mend = "name them in leadline.toml: [tenants.acme] businesses = [...]"
+        yield Finding("settings", "warning", "no business: every message will be a dead letter", mend)
+    for module in settings.modules:
+        try:
+            import_module(module)
+        except Exception as error:  # somebody's own module may raise anything at its import
+            mend = "mend the module, or take it out of `modules`"
+            yield Finding("settings", "bad", f"module {module} cannot be imported: {error}", mend)
+
+
+def look_at_data(settings: Settings) -> Iterator[Finding]:
+    folder = settings.data
+    there = folder if folder.exists() else folder.absolute().parent
+    events = folder / "events.db"
+    found = f"{events}, {events.stat().st_size:,} bytes" if events.exists() else f"{events}: not there yet"
+    yield Finding("store", "good", found)
+    if there.exists():
+        free = shutil.disk_usage(there).free
+        mend = "make room: a full disk holds the intake, and NATS refuses publishers"
+        said = f"{free / 1024**3:.1f} GiB free beside the data"
+        few = free < LITTLE_DISK
+        yield Finding("disk", "warning" if few else "good", said, mend if few else "")
+
+
+def look_at_server(settings: Settings) -> Iterator[Finding]:
+    url = settings.nats.url
+    greeting = nats_server.read_greeting(url)
+    if greeting is None:
+        mend = "start one with `leadline up`, or name another with --nats"
+        yield Finding("nats", "bad", f"no NATS server answers at {url}", mend)
+        return
+    version = str(greeting.get("version", "0"))
+    old = tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < OLDEST_SERVER
+    yield Finding(
+        "nats", "bad" if old else "good", f"nats-server {version} at {url}", "update it" if old else ""
+    )
+    if not greeting.get("jetstream"):
+        mend = "start it with `jetstream {}` (see nats.conf)"
+        yield Finding("nats", "bad", "the server has no JetStream", mend)
+    payload = int(greeting.get("max_payload", 0))
+    small = payload < MAX_MESSAGE_BYTES + 64 * 1024
+    mend = "set `max_payload: 2MB`: larger messages are then kept as dead letters"
+    yield Finding(
+        "nats", "bad" if small else "good", f"messages of up to {payload:,} bytes", mend if small else ""
+    )
+    yield look_at_sync(settings, str(greeting.get("server_id", "")))
+
+
+def look_at_sync(settings: Settings, server_id: str) -> Finding:
+    """Whether a confirmed message is on disk: only the monitoring port says it."""
+    for address in monitoring_addresses(settings):
+        varz = read_json(f"{address}/varz")
+        if varz is None or varz.get("server_id") != server_id:
+            continue
+        config: dict[str, Any] = varz.get("jetstream", {}).get("config", {})
+        if config.get("sync_always"):
+            return Finding(
+                "nats", "good", "a message is on disk before it is confirmed (sync_interval: always)"
+            )
+        every = config.get("sync_interval", 0) / 1e9
+        found = f"confirmed messages are on disk up to {every:g} s later; a power cut loses them"
+        return Finding(
+            "nats", "bad", found, "set `sync_interval: always` in its jetstream block (see nats.conf)"
+        )
+    mend = f"open its monitoring on loopback (`http: 127.0.0.1:{MONITORING_PORT}`) and ask again"
+    return Finding(
+        "nats", "warning", "cannot see whether it syncs before it confirms: no monitoring port", mend
+    )
+
+
+def monitoring_addresses(settings: Settings) -> Iterator[str]:
+    """Of the server that `up` started over this data folder, and the usual one."""
+    for file in sorted((settings.data / "jetstream").glob("nats-server_*.ports")):
+        try:
+            yield from json.loads(file.read_bytes()).get("monitoring", [])
+        except (OSError, ValueError):
+            continue  # half written, or just gone: its server is not the one that is asked for
+    yield f"http://{urlsplit(settings.nats.url).hostname or '127.0.0.1'}:{MONITORING_PORT}"
+
+
+def read_json(url: str) -> dict[str, Any] | None:
+    """The JSON object at a monitoring address, None where there is none."""
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310  # http, from our own settings
+            document: dict[str, Any] = json.load(answer)
+            return document
+    except (OSError, ValueError):
+        return None
+
+
+def look_at_stream(settings: Settings) -> Iterator[Finding]:
+    try:
+        wrong = asyncio.run(_wrong_with_stream(settings))
+    except LeadlineError:
+        return  # no server: said already
+    if not wrong:
+        yield Finding("stream", "good", f"{stream.STREAM} is as Leadline needs it, {PARTITIONS} partitions")
+    for complaint in wrong:
+        missing = "not there yet" in complaint
+        mend = "" if missing else f"`nats stream edit {stream.STREAM}`, or a server of its own"
+        yield Finding("stream", "warning" if missing else "bad", complaint, mend)
+
+
+async def _wrong_with_stream(settings: Settings) -> list[str]:
+    client = await connection.connect(settings.nats.url, name="leadline doctor", reconnect=False)
+    try:
+        return await stream.check(client, settings.stream.max_bytes)
+    finally:
+        await client.close()
+
+
+def show(findings: Iterable[Finding]) -> None:
+    """One line a finding, and what to do below it."""
+    marks = {"good": ("✓", "green"), "warning": ("!", "yellow"), "bad": ("✗", "red")}
+    out = console()
+    for finding in findings:
+        mark, style = marks[finding.state]
+        line = Text.assemble((mark, style), f" {finding.subject:<9}", printable(finding.found))
+        out.print(line, soft_wrap=True)
+        if finding.mend:
+            out.print(Text(f"            {finding.mend}", style="bold"), soft_wrap=True)

@@ -1,0 +1,146 @@
+"""`status`: how far everything is, asked from outside; `--wait-idle` asks until nothing is left to do.
+
+Nothing is believed that a runner says of itself: the log's sequences come from NATS, the positions and
+the last event from the store, the rest from the views; in this order, so that idle once seen was idle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import closing
+from typing import Annotated, Any
+
+import typer
+from msgspec import Struct
+from rich.text import Text
+
+import runner
+from actors import log_status
+from actors.log_status import LogStatus
+from cli import options
+from cli.output import console, note, printable, say, show_json
+from cli.queries import views_of
+from cli.shell import FAILED, settings_of
+from domain.errors import LeadlineError
+from projections.queries import Row
+from projections.store import ViewsPosition
+from projections.unfinished import WAITS_FOR_PERSON
+from settings import Settings
+
+ASK_AGAIN_SECONDS = 0.2
+
+
+class Status(Struct, frozen=True):
+    """One look at everything."""
+
+    log: LogStatus
+    last_position: int
+    views: ViewsPosition
+    unfinished: list[Row]
+    #: Dead letters that nobody has settled.
+    dead_letters: int
+
+    @property
+    def waiting_for_person(self) -> list[Row]:
+        return [row for row in self.unfinished if row["waiting_for"] in WAITS_FOR_PERSON]
+
+    @property
+    def open(self) -> list[str]:
+        """What is still to do, a clause each; empty is idle."""
+        behind = [part for part in self.log.partitions if part.behind]
+        at_work = len(self.unfinished) - len(self.waiting_for_person)
+        lag = self.last_position - self.views.position
+        said = {
+            f"{len(behind)} partitions are not read to their end": behind,
+            "the stream ends below a position, and no runner has noticed yet": self.log.rewound,
+            f"the views are {lag} events behind": lag > 0,
+            f"the views have stopped: {self.views.stopped_error}": self.views.stopped_error,
+            f"{at_work} messages are at work": at_work,
+        }
+        return [clause for clause, holds in said.items() if holds]
+
+
+def status(
+    ctx: typer.Context,
+    *,
+    wait_idle: Annotated[
+        bool, typer.Option("--wait-idle", help="Return when nothing is left to do.")
+    ] = False,
+    timeout: Annotated[float, typer.Option("--timeout", min=0, help="Seconds to wait for that.")] = 60.0,
+    as_json: options.Json = False,
+) -> None:
+    """How far everything is. With --wait-idle: 1 if something is still open after the timeout."""
+    settings = settings_of(ctx)
+    seen = wait_until_idle(settings, timeout) if wait_idle else look(settings)
+    if as_json:
+        show_json(document(seen))
+    else:
+        show(seen)
+    if wait_idle and seen.open:
+        note(f"not idle after {timeout:g} s: {'; '.join(seen.open)}", "red")
+        raise typer.Exit(FAILED)
+
+
+def look(settings: Settings) -> Status:
+    """One look. Raises `LeadlineError` or OSError where something cannot be asked."""
+    views = views_of(settings)
+    with closing(runner.open_event_log(settings)) as log:
+        read = asyncio.run(log_status.read_status_at(settings.nats.url, log.read_position, log.stream))
+        last_position = log.last_position()
+    standing = views.position()
+    return Status(read, last_position, standing, views.unfinished(), len(views.dead_letters(status="failed")))
+
+
+def wait_until_idle(settings: Settings, timeout: float) -> Status:
+    """Look until nothing is open, or the time is up, or the views have stopped for good.
+
+    What cannot be asked is asked again: a runner may only be starting. Raises the last error at the end.
+    """
+    until = time.monotonic() + timeout
+    while True:
+        try:
+            seen = look(settings)
+            if not seen.open or seen.views.stopped_error or time.monotonic() > until:
+                return seen
+        except (LeadlineError, OSError):
+            if time.monotonic() > until:
+                raise
+        time.sleep(ASK_AGAIN_SECONDS)
+
+
+def document(seen: Status) -> dict[str, Any]:
+    """The look as `--json` prints it."""
+    return {
+        "idle": not seen.open,
+        "open": seen.open,
+        "log": seen.log,
+        "events": seen.last_position,
+        "views": seen.views,
+        "unfinished": seen.unfinished,
+        "waiting_for_person": seen.waiting_for_person,
+        "dead_letters": seen.dead_letters,
+    }
+
+
+def show(seen: Status) -> None:
+    """The look in a few lines; red is what a person has to mend."""
+    say("idle: nothing is left to do" if not seen.open else f"at work: {'; '.join(seen.open)}", "bold")
+    behind = [f"{part.partition} (by {part.behind})" for part in seen.log.partitions if part.behind]
+    say(f"  log         {seen.log.messages:,} messages, last sequence {seen.log.last_sequence:,}")
+    say(f"  partitions  {'all read to their end' if not behind else 'behind: ' + ', '.join(behind)}")
+    say(f"  events      {seen.last_position:,}")
+    lag = seen.last_position - seen.views.position
+    say(f"  views       {'at the last event' if not lag else f'{lag:,} events behind'}")
+    if seen.views.stopped_error:
+        say(f"  views have stopped: {seen.views.stopped_error}", "bold red")
+    for lost in seen.log.lost:
+        say(
+            f"  lost        partition {lost.partition}: {lost.from_sequence} to {lost.to_sequence}",
+            "bold red",
+        )
+    for row in seen.waiting_for_person:
+        line = f"  waits for a person: {row['business_id']}/{row['lead_id']} {row['message_id']}: {row['waiting_for']}"
+        console().print(Text(printable(line), style="yellow"), soft_wrap=True)
+    if seen.dead_letters:
+        say(f"  {seen.dead_letters} dead letters wait for a person: leadline dlq --status failed", "yellow")
