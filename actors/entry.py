@@ -28,13 +28,13 @@ class EntryReader:
     def __init__(self, tenants: Tenants, inlet: Inlet, positions: Positions) -> None:
         self._tenants = tenants
         self._inlet = inlet
-        self._positions = positions
+        self.positions = positions
         self.incarnation = ""
 
     def read(self, partition: int, sequence: int, subject: list[bytes], headers: bytes, body: bytes) -> None:
         """`subject` is `partition.<p>.<in|cmd>.<business>.<lead>`, split at its dots."""
         place = Place(self.incarnation, partition, sequence)
-        self._positions.took(place, len(body))
+        self.positions.took(place, len(body))
         trace = traceparent(headers) if headers else ""
         try:
             business, lead = subject[3].decode("ascii"), subject[4].decode("ascii")
@@ -71,6 +71,7 @@ class EntryReader:
                 message_id=why.message_id,
                 tenant_id=why.tenant_id,
                 trace=trace,
+                size=len(body),
             )
         )
 
