@@ -38,6 +38,8 @@ class Rejection(Struct, frozen=True, gc=False):
     message_id: str | None = None
     tenant_id: str | None = None
     trace: str = ""
+    #: Bytes of the whole body, of which `body` may be the beginning.
+    size: int = 0
     #: The dead letter it was redriven from, and falls back to.
     redrive_of: str | None = None
     reports: bool = True
@@ -48,12 +50,14 @@ class Committed(Struct, frozen=True, gc=False):
 
     stream: str
     version: int
+    append_id: int = 0
 
 
 class Conflict(Struct, frozen=True, gc=False):
     """The stream is ahead of what its writer knew: nothing of the append is recorded. Reload, decide again."""
 
     stream: str
+    append_id: int = 0
 
 
 class Unwritable(Struct, frozen=True, gc=False):
@@ -61,6 +65,7 @@ class Unwritable(Struct, frozen=True, gc=False):
 
     stream: str
     error: str
+    append_id: int = 0
 
 
 AppendResult = Committed | Conflict | Unwritable
@@ -78,6 +83,8 @@ class Append(Struct, frozen=True, gc=False):
     reply: Callable[[AppendResult], None]
     #: Places in the log that are recorded once this is: reported to the positions after the commit.
     places: tuple[Place, ...] = ()
+    #: Comes back in the result: an answer to an append that nobody remembers is not taken for another's.
+    append_id: int = 0
 
 
 class Journal(Protocol):

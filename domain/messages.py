@@ -132,7 +132,7 @@ def printable_payload(body: bytes) -> str:
         text = body.decode()
     except UnicodeDecodeError:
         text = "\0"
-    if "\0" in text:
+    if "\0" in text or text.startswith("base64:"):
         return "base64:" + base64.b64encode(body).decode()
     return text
 

@@ -74,5 +74,21 @@ def lead_of_stream(stream: str) -> tuple[str, str]:
     return business_id, decode(token)
 
 
+def partition_of(business_token: str, lead_token: str, partitions: int = 16) -> int:
+    """The partition that the stream's own transform gives a lead: FNV-1a (32 bit) of both tokens, modulo.
+
+    Source: `partition` of NATS's subject mapping.
+    """
+    value = 0x811C9DC5
+    for byte in (business_token + lead_token).encode():
+        value = ((value ^ byte) * 0x01000193) & 0xFFFFFFFF
+    return value % partitions
+
+
+def rejects_stream(partition: int) -> str:
+    """Stream id of what one partition could not take."""
+    return f"rejects:{partition}"
+
+
 def _escape(match: re.Match[str]) -> str:
     return "".join(f"={byte:02X}" for byte in match.group().encode())

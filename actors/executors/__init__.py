@@ -1,0 +1,1 @@
+"""Executors, one a file. Add an action: add a file here with an `EXECUTOR`, and nothing else."""

@@ -1,0 +1,181 @@
+"""Stop 3 of 7: one lead's actor. Receives its mail, asks the domain what follows, has it recorded, then acts.
+
+What may not live here: rules (`domain/lead.py`), and any reference to another actor: all it tells goes to
+an id. It never blocks but for reading its own events when it wakes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+import msgspec
+from msgspec import Struct
+
+from actors.protocol import Mail, Recorder, Replies
+from actors.recording import Cause, Recording, RecordingActor
+from domain import lead
+from domain.commands import (
+    Command,
+    CommandOutcome,
+    EndWait,
+    InterruptAction,
+    PersonsCommand,
+    RecordOutcome,
+)
+from domain.events import Place, Recorded
+from domain.lead import LeadState, Wait
+from domain.playbook import Playbook
+from domain.ports import ActionCall
+
+
+class Wake(Struct, frozen=True):
+    """Read your events and go on with what is unfinished."""
+
+
+class Calls(Protocol):
+    """The way to the breakers' supervisors."""
+
+    def begin(self, call: ActionCall) -> None:
+        """Make the call, once, and tell its lead `RecordOutcome`. Any thread; returns at once."""
+        ...
+
+    def in_flight(self, key: str) -> bool:
+        """Whether a call with this key is at work, or its outcome not yet told."""
+        ...
+
+
+class LeadParts(Struct, frozen=True):
+    """What all lead actors share."""
+
+    recording: Recording
+    playbook: Playbook
+    calls: Calls
+    #: Address, message, seconds.
+    arm: Callable[[str, Any, float], None]
+    positions: Recorder
+    replies: Replies
+    #: Told once a lead has recorded something: failures before are forgiven.
+    recovered: Callable[[str], None]
+    #: The lead's code raised: error, and all that is not recorded, in order.
+    crashed: Callable[[LeadActor, BaseException, Any], None]
+
+
+class LeadActor(RecordingActor):
+    """Owns `lead:<business>:<token>`. When a told message raises, the directory replaces it (`crashed`)."""
+
+    __slots__ = ("_armed", "_found", "_issued", "_state", "shared", "unused")
+
+    def __init__(self, stream: str, shared: LeadParts) -> None:
+        super().__init__(stream, shared.recording)
+        self.shared = shared
+        #: Sweeps of the directory since this lead had mail.
+        self.unused = 0
+        self._state = LeadState(stream)
+        #: (key, attempt) of the call that this actor has sent off or knows to be at work.
+        self._issued: tuple[str, int] | None = None
+        #: Its waiting twin: the wait that a timer is armed for.
+        self._armed: tuple[str, int] | None = None
+        #: The call that was found started in the events: made by an actor before this one.
+        self._found: tuple[str, int] | None = None
+
+    def reset(self) -> None:
+        self._state = LeadState(self.actor_urn)
+        self._issued = self._armed = self._found = None
+
+    def loaded(self) -> None:
+        step = self._state.queue[0].step if self._state.queue else None
+        if step is not None and step.state == "started":
+            self._found = (step.key, step.attempt)
+
+    def fold(self, recorded: Recorded) -> None:
+        lead.evolve(self._state, recorded)
+
+    def version(self) -> int:
+        return self._state.version
+
+    def on_receive(self, message: Any) -> None:
+        self.unused = 0
+        super().on_receive(message)
+
+    def handle(self, message: Any, now: datetime) -> None:
+        """One message: its events, and what follows from the state then."""
+        if isinstance(message, Mail):
+            self._decide_command(message.command, now, _cause_of(message))
+        elif isinstance(message, Command):
+            if isinstance(message, RecordOutcome):
+                self._found = None
+            self._decide_command(message, now, self._cause_of_work())
+
+    def _decide_command(self, command: Command | PersonsCommand, now: datetime, because: Cause) -> None:
+        shared, state = self.shared, self._state
+        events = lead.decide(state, command, shared.playbook, now=now, place=because.place)
+        if events:
+            self.record(events, now, because)
+        while follow := lead.follow(state, shared.playbook, now):
+            self.record(follow, now, self._cause_of_work())
+
+    def _cause_of_work(self) -> Cause:
+        """What follows in a message's saga was caused by its receipt."""
+        if not self._state.queue:
+            return Cause()
+        work = self._state.queue[0]
+        return Cause(work.cause, work.message.message_id, work.trace)
+
+    def places(self, batch: Sequence[Any]) -> tuple[Place, ...]:
+        return tuple(m.place for m in batch if isinstance(m, Mail) and m.reports)
+
+    def report(self, places: Sequence[Place]) -> None:
+        if places:
+            self.shared.positions.recorded(places)
+
+    def settled(self, batch: Sequence[Any]) -> None:
+        """The batch is durable: answer who asked, and do what is due."""
+        for message in batch:
+            if isinstance(message, Mail) and isinstance(message.command, PersonsCommand):
+                self._answer(message.command)
+        self._act()
+        self.shared.recovered(self.actor_urn)
+
+    def _act(self) -> None:
+        step = lead.next_step(self._state, self.parts.clock.now())
+        if step is None:
+            return
+        this = (step.key, step.attempt)
+        if isinstance(step, Wait):
+            if self._armed != this:
+                self._armed, self._issued = this, None
+                self.shared.arm(self.actor_urn, EndWait(*this), step.delay.total_seconds())
+        elif self._issued != this:
+            self._call(step, this)
+
+    def _call(self, call: ActionCall, this: tuple[str, int]) -> None:
+        """Make a call that this actor has recorded; find out about one that it has found recorded.
+
+        A found one that is in flight will be answered. One that is not may have its outcome in the box
+        already: only where nothing is there either is it interrupted [H3, H4].
+        """
+        if this != self._found:
+            self._issued, self._armed = this, None
+            self.shared.calls.begin(call)
+        elif not self.shared.calls.in_flight(call.key) and self.actor_inbox.empty() and not self.waiting:
+            self.waiting.append(InterruptAction(*this))
+
+    def _answer(self, command: PersonsCommand) -> None:
+        """Also for a command that came again: the answer is in the record [H14]."""
+        if command.reply_to is None or command.command_id not in self._state.commands:
+            return
+        reason, at = self._state.commands[command.command_id]
+        outcome = CommandOutcome(command.command_id, done=not reason, reason=reason, at=at)
+        self.shared.replies.publish(command.reply_to, msgspec.json.encode(outcome))
+
+    def on_crash(self, error: BaseException, current: Any) -> None:
+        self.shared.crashed(self, error, current)
+
+
+def _cause_of(mail: Mail) -> Cause:
+    command = mail.command
+    if isinstance(command, PersonsCommand):
+        return Cause(f"in:{mail.place.sequence}", command.command_id, mail.trace, mail.place)
+    return Cause(f"in:{mail.place.sequence}", command.message.message_id, mail.trace, mail.place)

@@ -1,0 +1,195 @@
+"""Actors whose every fact is in a stream of their own: receive, decide, record, and only then act.
+
+Mail that comes while an append is in flight is decided together in the next [H29]. What an actor has
+decided is its state only once it is durable: on a conflict the state is thrown away, read again, and the
+same mail decided anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from itertools import count
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from actors.pool import Dispatcher, PooledActor
+from actors.protocol import Append, AppendResult, Committed, Conflict, Journal, Unwritable
+from domain import codec
+from domain.errors import LeadlineError
+from domain.events import Event, Place, Recorded
+
+_append_ids = count(1)
+
+
+class UnwritableEventError(LeadlineError):
+    """The store refuses this stream's rows, whatever stands beside them."""
+
+
+class Clock(Protocol):
+    """Where time comes from."""
+
+    def now(self) -> datetime:
+        """Wall clock, aware, UTC."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never go back."""
+        ...
+
+
+class Load(Protocol):
+    """Reads a stream's events after a version, at most `limit` of them. Raises `UnknownEventError`."""
+
+    def __call__(self, stream: str, *, after: int = 0, limit: int = -1) -> Sequence[Recorded]: ...
+
+
+class Recording(Struct, frozen=True):
+    """What every recording actor needs. One for the whole system."""
+
+    dispatcher: Dispatcher
+    journal: Journal
+    clock: Clock
+    #: Gives ids that no other process gives [H12].
+    next_event_id: Callable[[], str]
+    #: Sends to whoever lives at a stream id.
+    tell: Callable[[str, Any], Any]
+    load: Load
+
+
+class Cause(Struct, frozen=True, gc=False):
+    """What brought events about, for their envelopes."""
+
+    cause: str = ""
+    correlation: str = ""
+    trace: str = ""
+    place: Place | None = None
+
+
+class RecordingActor(PooledActor):
+    """Owns the stream of its URN. One append in flight.
+
+    Subclasses implement `fold` (an event into the state), `reset` (forget the state), `handle` (one
+    message: decide and `record`), and `settled` (the batch is durable: act). A told message that raises
+    ends the actor; what it had not recorded is in `unrecorded()`.
+    """
+
+    __slots__ = ("_append_id", "_batch", "_loaded", "_rows", "parts", "waiting")
+
+    def __init__(self, stream: str, parts: Recording) -> None:
+        super().__init__(stream, parts.dispatcher)
+        self.parts = parts
+        self.waiting: list[Any] = []
+        self._batch: list[Any] = []
+        self._rows: list[tuple[str, bytes]] = []
+        self._append_id = 0
+        self._loaded = False
+
+    def reset(self) -> None:
+        raise NotImplementedError
+
+    def fold(self, recorded: Recorded) -> None:
+        raise NotImplementedError
+
+    def loaded(self) -> None:
+        """The state has been read from the events."""
+
+    def version(self) -> int:
+        raise NotImplementedError
+
+    def handle(self, message: Any, now: datetime) -> None:
+        raise NotImplementedError
+
+    def settled(self, batch: Sequence[Any]) -> None:
+        raise NotImplementedError
+
+    def places(self, batch: Sequence[Any]) -> tuple[Place, ...]:
+        """Places in the log that are recorded once the batch is."""
+        return ()
+
+    def report(self, places: Sequence[Place]) -> None:
+        """These places needed no event: they are recorded already."""
+
+    def on_receive(self, message: Any) -> None:
+        if isinstance(message, Committed | Conflict | Unwritable):
+            self._answered(message)
+        else:
+            self.waiting.append(message)
+
+    def on_turn_end(self) -> None:
+        while self.waiting and not self._append_id:
+            self._decide()
+
+    def at_rest(self) -> bool:
+        """Nothing in flight and nothing undecided: the actor may sleep."""
+        return not self.waiting and not self._append_id
+
+    def unrecorded(self) -> list[Any]:
+        """What was received and is not durable, in order."""
+        return [*self._batch, *self.waiting]
+
+    def record(self, events: Sequence[Event], now: datetime, because: Cause) -> None:
+        """Add events to the append that ends this batch, and to the state."""
+        stream = self.actor_urn
+        for event in events:
+            recorded = Recorded(
+                stream,
+                self.version() + 1,
+                event,
+                self.parts.next_event_id(),
+                now,
+                because.cause,
+                because.correlation,
+                because.trace,
+                because.place,
+            )
+            self._rows.append(codec.encode(recorded))
+            self.fold(recorded)
+
+    def _decide(self) -> None:
+        if not self._loaded:
+            self._load()
+        self._batch, self.waiting = self.waiting, []
+        self._rows = []
+        before = self.version()
+        now = self.parts.clock.now()
+        for message in self._batch:
+            self.handle(message, now)
+        places = self.places(self._batch)
+        if not self._rows:
+            self.report(places)
+            self._finish()
+            return
+        self._append_id = next(_append_ids)
+        self.parts.journal.append(
+            Append(self.actor_urn, before, tuple(self._rows), self._reply, places, self._append_id)
+        )
+        self._rows = []
+
+    def _reply(self, result: AppendResult) -> None:
+        self.parts.tell(result.stream, result)
+
+    def _load(self) -> None:
+        self.reset()
+        for recorded in self.parts.load(self.actor_urn):
+            self.fold(recorded)
+        self._loaded = True
+        self.loaded()
+
+    def _answered(self, result: AppendResult) -> None:
+        if result.append_id != self._append_id:
+            return  # of an append that an earlier actor of this stream made
+        self._append_id = 0
+        if isinstance(result, Committed):
+            self._finish()
+        elif isinstance(result, Conflict):
+            self._loaded = False
+            self.waiting = [*self._batch, *self.waiting]
+            self._batch = []
+        else:
+            raise UnwritableEventError(result.error)
+
+    def _finish(self) -> None:
+        batch, self._batch = self._batch, []
+        self.settled(batch)
