@@ -12,6 +12,7 @@ import msgspec
 from actors import connection, stream
 from domain.commands import CommandOutcome, PersonsCommand, encode_command
 from domain.errors import LeadlineError
+from domain.messages import command_subject
 
 
 class NoAnswerError(LeadlineError):
@@ -23,7 +24,7 @@ def ask(url: str, tokens: tuple[str, str], command: PersonsCommand, timeout: flo
 
     The same `command_id` may be asked again: a lead that knows it answers from its record.
     """
-    return asyncio.run(_ask(url, f"leads.cmd.{tokens[0]}.{tokens[1]}", command, timeout))
+    return asyncio.run(_ask(url, command_subject(*tokens), command, timeout))
 
 
 def new_command_id() -> str:

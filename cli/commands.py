@@ -41,6 +41,7 @@ def shares_options(command: Callable[..., None]) -> Callable[..., None]:
     """The command with the options that all commands share in place of its parameter `saying`."""
 
     def shared(
+        *,
         by: options.By = None,
         why: options.Why = "",
         timeout: options.Timeout = 10.0,

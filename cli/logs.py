@@ -9,9 +9,9 @@ import structlog
 from structlog.typing import Processor
 
 
-def configure(*, verbose: bool = False) -> None:
-    """For the whole process; called once, by the command that starts something."""
-    level = logging.DEBUG if verbose else logging.INFO
+def configure(*, verbose: bool = False, quiet: bool = False) -> None:
+    """For the whole process; called once, by the command that starts something. Quiet says what is critical."""
+    level = logging.CRITICAL if quiet else logging.DEBUG if verbose else logging.INFO
     for_people = sys.stderr.isatty()
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
