@@ -22,7 +22,7 @@ from actors.recording import Cause, Recording, RecordingActor
 from domain import breaker
 from domain.breaker import Breaker, BreakerPolicy
 from domain.commands import EndWait, RecordOutcome
-from domain.events import BreakerClosed, BreakerOpened, Recorded
+from domain.events import BreakerClosed, BreakerOpened, Event, Recorded
 from domain.outcomes import Failed, NotCalled, Outcome, Unknown
 from domain.ports import ActionCall
 
@@ -141,8 +141,8 @@ class BreakerActor(RecordingActor):
         self._breaker = Breaker(target.name)
         self._version = 0
         self._jobs: SimpleQueue[Envelope[Any]] = SimpleQueue()
-        #: (key, attempt) of the calls let out and not answered for.
-        self._out: dict[tuple[str, int], ActionCall] = {}
+        #: (key, attempt) of the calls let out and not answered for → the breaker's generation then.
+        self._out: dict[tuple[str, int], int] = {}
         #: Calls that an open breaker held back: key → (lead, the attempt its wait is known by).
         self._waiting_calls: dict[str, tuple[str, int]] = {}
         self._next_worker = 0
@@ -176,7 +176,7 @@ class BreakerActor(RecordingActor):
             self._take_back(message, now)
         elif isinstance(message, TimeIsUp):
             self._breaker, events = breaker.time_is_up(self._breaker)
-            self.record(events, now, Cause())
+            self._record_transition(events, now)
             self._release(self.target.policy.probes)
         elif isinstance(message, Watch):
             self._watch(now)
@@ -199,7 +199,7 @@ class BreakerActor(RecordingActor):
         probe = self._breaker.state == "half_open"
         self._breaker = breaker.let_out(self._breaker)
         self._waiting_calls.pop(call.key, None)
-        self._out[call.key, call.attempt] = call
+        self._out[call.key, call.attempt] = self._breaker.generation
         if len(self._out) > len(self.workers) and len(self.workers) < self.target.workers:
             self._start_worker()
         self._jobs.put(Envelope(Job(call, probe)))
@@ -216,21 +216,27 @@ class BreakerActor(RecordingActor):
         call, outcome = ended.call, ended.outcome
         if ended.last:
             self.workers.pop(ended.worker, None)
-        if self._out.pop((call.key, call.attempt), None) is None:
+        generation = self._out.pop((call.key, call.attempt), None)
+        if generation is None:
             return  # given up on before it came back
         if isinstance(outcome, NotCalled):
             self._hold_back(call, now)
             return
-        self._count(outcome, now)
+        self._count(outcome, generation, now)
         self.calls.end(call, outcome)
 
-    def _count(self, outcome: Outcome, now: datetime) -> None:
+    def _count(self, outcome: Outcome, generation: int, now: datetime) -> None:
         failed = isinstance(outcome, Unknown) or (isinstance(outcome, Failed) and not outcome.throttled)
         error = getattr(outcome, "error", "")
         self._breaker, events = breaker.came_back(
-            self._breaker, self.target.policy, failed=failed, error=error, now_us=breaker.to_us(now)
+            self._breaker,
+            self.target.policy,
+            failed=failed,
+            error=error,
+            now_us=breaker.to_us(now),
+            generation=generation,
         )
-        self.record(events, now, Cause())
+        self._record_transition(events, now)
         for event in events:
             if isinstance(event, BreakerOpened):
                 log.warning("breaker opened", breaker=self.target.name, error=error)
@@ -238,6 +244,13 @@ class BreakerActor(RecordingActor):
             elif isinstance(event, BreakerClosed):
                 log.info("breaker closed", breaker=self.target.name)
                 self._release(len(self._waiting_calls))
+
+    def _record_transition(self, events: Sequence[Event], now: datetime) -> None:
+        """The rule has applied its transition already; recording would apply it again."""
+        after = self._breaker
+        self.record(events, now, Cause())
+        self._breaker = after
+        self.lets_through = after.state == "closed"
 
     def _arm_half_open(self) -> None:
         now_us = breaker.to_us(self.parts.clock.now())
@@ -259,13 +272,15 @@ class BreakerActor(RecordingActor):
         patience = self.target.timeout * 1.5 + 1.0
         since = time.monotonic() - patience
         for number, (call, began) in list(self.running.items()):
-            if began < since and self._out.pop((call.key, call.attempt), None) is not None:
+            generation = self._out.get((call.key, call.attempt))
+            if began < since and generation is not None:
+                del self._out[call.key, call.attempt]
                 log.error("call does not come back", target=self.target.name, key=call.key)
                 self.running.pop(number, None)
                 self.workers.pop(number, None)
                 self._start_worker()
                 outcome = Unknown(f"no answer within {patience:.0f} s")
-                self._count(outcome, now)
+                self._count(outcome, generation, now)
                 self.calls.end(call, outcome)
         self._watching = bool(self._out)
         if self._watching:

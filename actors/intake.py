@@ -87,7 +87,8 @@ class Intake:
         self._client = RawClient()
         self._consumers: Consumers | None = None
         self._draining = False
-        self._stopping = False
+        self._closing = False
+        self._stop_asked = False
 
     # What others call; any thread.
 
@@ -105,7 +106,7 @@ class Intake:
 
     def stop(self, timeout: float = 10.0) -> None:
         """Close the connection and end the thread, at once; safe at any time."""
-        self._stopping = True
+        self._stop_asked = True
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop may have ended by itself
                 self._loop.call_soon_threadsafe(self._over.set)
@@ -153,7 +154,7 @@ class Intake:
             cause = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error
             if not self._started.done():
                 self._started.set_exception(cause)
-            elif not self._stopping:
+            elif not self._stop_asked:
                 self._on_death(cause)
 
     async def _main(self) -> None:
@@ -173,7 +174,7 @@ class Intake:
             self._started.set_result(None)
             await self._work()
         finally:
-            self._stopping = True
+            self._closing = True
             await self._client.close()
 
     async def _open(self, history: History) -> None:
@@ -234,7 +235,7 @@ class Intake:
             self._consumers.doubt_all()
 
     async def _on_closed(self) -> None:
-        if not self._stopping:
+        if not self._closing:
             self._fail(IntakeDiedError(f"NATS closed the connection: {self._client.last_error}"))
 
     def _fail(self, error: BaseException) -> None:

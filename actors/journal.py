@@ -224,12 +224,13 @@ class JournalActor(ThreadingActor):
         self.committed_appends = 0
 
     @staticmethod
-    def _create_actor_inbox() -> SimpleQueue[Envelope[Any]]:  # type: ignore[override]  # a queue.Queue cost 18 %
+    def _create_actor_inbox() -> SimpleQueue[Envelope[Any]]:
+        # A queue.Queue cost 18 % of the journal's throughput.
         return SimpleQueue()
 
     def _actor_loop_running(self) -> None:
         """Block for one, drain the rest, commit, answer: a loop of its own, not a message at a time [H20]."""
-        inbox: SimpleQueue[Envelope[Any]] = self.actor_inbox
+        inbox = self.actor_inbox
         try:
             while not self.actor_stopped.is_set():
                 batch = [inbox.get()]

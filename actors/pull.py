@@ -159,10 +159,11 @@ class Pull:
         """What a status on this partition's inbox says. Only the server writes there [H5]."""
         code = headers[9:12]
         if code == b"100":
-            self.failures = 0
             last = _LAST_CONSUMER.search(headers)
-            # More was delivered than is held: it was lost on the wire [H1].
-            return "doubt" if last and int(last[1]) > self.sequence else "alive"
+            if last and int(last[1]) > self.sequence:
+                return "doubt"  # more was delivered than is held: it was lost on the wire [H1]
+            self.failures = 0
+            return "alive"
         pending = _PENDING.search(headers)
         if pending and code in (b"408", b"409"):
             left = int(pending[1])

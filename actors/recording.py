@@ -149,7 +149,7 @@ class RecordingActor(PooledActor):
 
     def _decide(self) -> None:
         if not self._loaded:
-            self._load()
+            self.load()
         self._batch, self.waiting = self.waiting, []
         self._rows = []
         before = self.version()
@@ -170,7 +170,8 @@ class RecordingActor(PooledActor):
     def _reply(self, result: AppendResult) -> None:
         self.parts.tell(result.stream, result)
 
-    def _load(self) -> None:
+    def load(self) -> None:
+        """Read the stream; done by itself before the first message is handled."""
         self.reset()
         for recorded in self.parts.load(self.actor_urn):
             self.fold(recorded)

@@ -1,4 +1,4 @@
-"""Timers: one thread, one pending timer an address. What is due is told to that address.
+"""Timers: one thread, one pending timer an address and slot. What is due is told to that address.
 
 Waits are measured by the monotonic clock from when they are armed: a wall clock that jumps freezes no
 retry [H16]. What must survive a restart is in the events; a restarted lead arms its timer anew.
@@ -20,8 +20,8 @@ class Scheduler:
     def __init__(self, tell: Callable[[str, Any], Any]) -> None:
         self._tell = tell
         self._changed = threading.Condition()
-        self._due: list[tuple[float, int, str]] = []
-        self._pending: dict[str, tuple[int, Any]] = {}
+        self._due: list[tuple[float, int, tuple[str, str]]] = []
+        self._pending: dict[tuple[str, str], tuple[int, Any]] = {}
         self._numbers = count()
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
@@ -38,12 +38,12 @@ class Scheduler:
     def alive(self) -> bool:
         return self._thread.is_alive()
 
-    def arm(self, address: str, message: Any, delay_seconds: float) -> None:
-        """Tell `message` to `address` after the delay; replaces the address's pending timer."""
+    def arm(self, address: str, message: Any, delay_seconds: float, slot: str = "") -> None:
+        """Tell `message` to `address` after the delay; replaces the pending timer of its slot."""
         number = next(self._numbers)
         with self._changed:
-            self._pending[address] = (number, message)
-            heapq.heappush(self._due, (time.monotonic() + delay_seconds, number, address))
+            self._pending[address, slot] = (number, message)
+            heapq.heappush(self._due, (time.monotonic() + delay_seconds, number, (address, slot)))
             if self._due[0][1] == number:
                 self._changed.notify()
 
@@ -64,11 +64,11 @@ class Scheduler:
             while not self._stopped:
                 timeout = self._due[0][0] - time.monotonic() if self._due else None
                 if timeout is not None and timeout <= 0:
-                    _, number, address = heapq.heappop(self._due)
-                    current = self._pending.get(address)
+                    _, number, place = heapq.heappop(self._due)
+                    current = self._pending.get(place)
                     if current is not None and current[0] == number:
-                        del self._pending[address]
-                        return address, current[1]
+                        del self._pending[place]
+                        return place[0], current[1]
                     continue  # replaced meanwhile
                 self._changed.wait(timeout)
         return None

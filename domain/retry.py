@@ -32,7 +32,7 @@ def delay_before(
     if retry_after_us is None:
         return delay
     cap_us = policy.retry_after_cap // timedelta(microseconds=1)  # a target may say any number of digits
-    return max(delay, timedelta(microseconds=min(retry_after_us, cap_us)))
+    return max(delay, timedelta(microseconds=max(0, min(retry_after_us, cap_us))))
 
 
 def _spread(key: str, attempt: int) -> float:

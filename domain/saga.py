@@ -68,8 +68,7 @@ def wait_is_over(work: Work, now: datetime) -> Sequence[Event]:
         return ()
     if step.deadline is not None and now >= step.deadline:
         waited = f"waited for {work.plan[step.n].target} until {step.deadline.isoformat()}"
-        category: Category = "breaker_open" if step.reason == "breaker" else "action_failed"
-        return (_failed(work, step, category, waited),)
+        return (_failed(work, step, "breaker_open", waited),)
     return (_start(work, work.plan[step.n], undo=step.undo, attempt=step.attempt + 1),)
 
 
@@ -199,8 +198,11 @@ def _succeeded(
 def _held_back(
     work: Work, step: Step, result: NotCalled, playbook: Playbook, *, now: datetime
 ) -> Sequence[Event]:
-    deadline = step.deadline or now + playbook.breaker_wait
-    until = min(now + timedelta(microseconds=result.retry_in_us), deadline)
+    until = now + timedelta(microseconds=result.retry_in_us)
+    deadline = None  # a missing setting is waited for until it is there: nothing is dropped for it
+    if result.reason == "breaker":
+        deadline = step.deadline or now + playbook.breaker_wait
+        until = min(until, deadline)
     planned = work.plan[step.n]
     return (
         ev.ActionDeferred(

@@ -1,0 +1,122 @@
+"""Where the projector runs: on a thread of this process, or as a process of its own. The same code in both.
+
+As a process it leaves the interpreter to the actors, which is worth a third of the throughput.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable
+from multiprocessing.connection import wait as wait_for
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from domain.ports import EventLog
+from projections.projector import Projector, ProjectorSettings
+from projections.rebuild import Stopping
+
+log = structlog.get_logger(__name__)
+
+#: Opens a reader of the store; picklable, since the process form opens its own.
+OpenLog = Callable[[], EventLog]
+
+_STOP_SECONDS = 10.0
+
+
+class Host(Protocol):
+    """A projector at work."""
+
+    def alive(self) -> bool: ...
+
+    def stop(self) -> None:
+        """Project what is there, then end. Any state is safe to stop in."""
+        ...
+
+
+class ThreadHost:
+    """The projector on a thread. `on_death` gets what leaves it."""
+
+    def __init__(
+        self,
+        open_log: OpenLog,
+        views: Path,
+        settings: ProjectorSettings,
+        on_death: Callable[[BaseException], None],
+    ) -> None:
+        self._stop = threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, args=(open_log, views, settings, on_death), name="projector", daemon=True
+        )
+        self._thread.start()
+
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(_STOP_SECONDS)
+
+    def _run(
+        self,
+        open_log: OpenLog,
+        views: Path,
+        settings: ProjectorSettings,
+        on_death: Callable[[BaseException], None],
+    ) -> None:
+        try:
+            _project(open_log, views, settings, self._stop)
+        except BaseException as error:  # crash-only: the process says why and ends
+            on_death(error)
+
+
+class ProcessHost:
+    """The projector as a process, which ends with its parent, however that ends."""
+
+    def __init__(self, open_log: OpenLog, views: Path, settings: ProjectorSettings) -> None:
+        context = multiprocessing.get_context("spawn")  # threads are running: a fork would copy their locks
+        self._stop = context.Event()
+        self._process = context.Process(
+            target=_project_as_process,
+            args=(open_log, views, settings, self._stop),
+            name="leadline-projector",
+            daemon=True,
+        )
+        self._process.start()
+
+    def alive(self) -> bool:
+        return self._process.is_alive()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._process.join(_STOP_SECONDS)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+
+def _project_as_process(open_log: OpenLog, views: Path, settings: ProjectorSettings, stop: Stopping) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which drains first
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _project(open_log, views, settings, stop)
+
+
+def _end_with_parent() -> None:
+    """A killed parent stops nobody; its sentinel says that it is gone."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait_for([parent.sentinel])
+        os._exit(1)
+
+
+def _project(open_log: OpenLog, views: Path, settings: ProjectorSettings, stop: Stopping) -> None:
+    events = open_log()
+    try:
+        Projector(events, views, settings, say=log.warning).run(stop)
+    finally:
+        events.close()

@@ -1,0 +1,455 @@
+"""The composition root: settings → `build(settings)` → a system that starts and stops.
+
+Knows every part and how they fit; decides nothing itself. `python runner.py …` is the command `leadline`.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import secrets
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pykka
+import structlog
+
+from actors.breaker import BreakerActor, CallRegistry, TargetParts
+from actors.directory import Directory, LeadLimits
+from actors.executors import registry as executors
+from actors.executors.executor import Executor
+from actors.guardian import Guardian
+from actors.intake import Intake, IntakePorts, IntakeSettings
+from actors.journal import EventStore, JournalActor, JournalHandle, open_recorder
+from actors.lead import LeadParts
+from actors.ownership import DataFolderLock
+from actors.pool import Dispatcher
+from actors.positions import Positions, position_name
+from actors.pull import PullSettings
+from actors.recording import Recording
+from actors.recovery import unfinished_leads
+from actors.rejects import RejectsActor, RejectsParts
+from actors.scheduler import Scheduler
+from actors.scripted import ScriptedTarget
+from actors.targets import performer
+from domain.errors import LeadlineError, SettingsError
+from domain.intents import registry as intents
+from domain.playbook import Playbook, Route
+from domain.ports import Target
+from domain.tokens import encode, lead_stream
+from projections import collector
+from projections.host import Host, ProcessHost, ThreadHost
+from projections.projector import ProjectorSettings
+from projections.queries import Views
+from settings import PARTITIONS, Settings
+from settings import Target as TargetSettings
+
+log = structlog.get_logger(__name__)
+
+_WATCH_SECONDS = 0.5
+
+
+class SystemClock:
+    """The machine's own clocks."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
+def events_path(settings: Settings) -> Path:
+    return settings.data / "events.db"
+
+
+def views_path(settings: Settings) -> Path:
+    return settings.data / "views.db"
+
+
+def open_event_log(settings: Settings) -> EventStore:
+    """A reader of the event store, beside a runner or without one. Raises OSError where there is none."""
+    return EventStore.open(events_path(settings))
+
+
+def own_data_folder(settings: Settings) -> DataFolderLock:
+    """The folder's lock, held. Raises `LeadlineError` where another process holds it."""
+    lock = DataFolderLock(settings.data)
+    if not lock.acquire():
+        raise LeadlineError(
+            f"{settings.data}: another Leadline works on this data folder; stop it, or use --data"
+        )
+    return lock
+
+
+def make_target(settings: TargetSettings) -> Target:
+    """The target that a `[targets.…]` table describes."""
+    return ScriptedTarget(
+        settings.idempotency,
+        settings.script,
+        cycle=settings.repeat == "cycle",
+        delay=settings.delay_ms / 1000,
+        timeout=settings.timeout_seconds,
+        ledger=Path(settings.ledger) if settings.ledger else None,
+    )
+
+
+def build(
+    settings: Settings,
+    *,
+    clock: SystemClock | None = None,
+    target_of: Callable[[TargetSettings], Target] = make_target,
+    owner: DataFolderLock | None = None,
+) -> System:
+    """The whole system, not yet started. Raises `SettingsError` for what only the modules can tell."""
+    modules = [_import(name) for name in settings.modules]
+    known = executors.discover(modules)
+    playbook = Playbook(
+        tenants=settings.tenants(),
+        handlers=intents.discover(modules),
+        actions={name: executor.spec for name, executor in known.items()},
+        route=_router(settings),
+        retry=settings.retry.policy(),
+        breaker_wait=timedelta(seconds=settings.breaker.max_wait_seconds),
+    )
+    targets = dict(_targets(settings, known, target_of))
+    return System(settings, playbook, targets, clock=clock or SystemClock(), owner=owner)
+
+
+class System:
+    """Everything that runs in one process. Start and stop it once, from the main thread."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        playbook: Playbook,
+        targets: Mapping[str, TargetParts],
+        *,
+        clock: SystemClock,
+        owner: DataFolderLock | None,
+    ) -> None:
+        self.settings = settings
+        self._playbook = playbook
+        self._targets = targets
+        self._clock = clock
+        self._owner = owner
+        self.dispatcher = Dispatcher(settings.pool.threads)
+        self.guardian = Guardian(self.dispatcher, settings.pool.busy_warning_seconds)
+        self.scheduler = Scheduler(self._tell)
+        self.directory = Directory(_limits(settings), self.scheduler.arm)
+        self.positions = Positions(PARTITIONS)
+        self.calls = CallRegistry(self.directory.tell, targets.__contains__)
+        self.http_url: str | None = None
+        self._breakers: list[BreakerActor] = []
+        self._closers: list[Callable[[], None]] = []
+        self._over = threading.Event()
+
+    def start(self) -> None:
+        """Returns once messages are taken. Raises `LeadlineError` or OSError for what a person can mend;
+        what was begun is ended then."""
+        try:
+            self._start()
+        except BaseException:
+            self.guardian.stopping()
+            self._close()
+            raise
+
+    def stop(self) -> None:
+        """Drain: take nothing more, let appends and calls in flight finish within the grace time, write the
+        positions. Stopping at once instead is safe too."""
+        self.guardian.stopping()
+        self._over.set()
+        until = time.monotonic() + self.settings.drain_seconds
+        self.intake.drain(self.settings.drain_seconds)
+        while self.calls.count() and time.monotonic() < until:
+            self._over.wait(0)
+            time.sleep(0.01)
+        self._close()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Until a part died (True; `guardian.cause` says which) or the time is over (False)."""
+        return self.guardian.ended.wait(timeout)
+
+    def gauges(self) -> dict[str, float]:
+        """The process's own figures, beside the metrics view."""
+        commits = max(1, self._journal.commits)
+        return {
+            **self.directory.gauges(),
+            **{f"intake_{name}": value for name, value in self.intake.gauges().items()},
+            "calls_in_flight": self.calls.count(),
+            "timers_pending": self.scheduler.pending(),
+            "pool_waiting": self.dispatcher.waiting(),
+            "pool_hanging": self.guardian.hanging(),
+            "journal_commits": self._journal.commits,
+            "journal_appends_per_commit": self._journal.committed_appends / commits,
+            "journal_stalled": float(self._journal.stalled is not None),
+        }
+
+    def _start(self) -> None:
+        settings = self.settings
+        sys.setswitchinterval(settings.pool.switch_interval_ms / 1000)
+        owner = self._owner or own_data_folder(settings)
+        self._closers.append(owner.release)
+        recorder = open_recorder(events_path(settings))
+        self.store = EventStore(recorder)
+        self._closers.append(self.store.close)
+        self._start_journal(recorder)
+        self.scheduler.start()
+        self.dispatcher.start()
+        self._closers += [self.dispatcher.stop, self.scheduler.stop]
+        self._start_projector()
+        self._open_directory()
+        self.intake.start()
+        self._start_thread("recovery", self._recover)
+        self._start_thread("watch", self._watch)
+        self._serve_metrics()
+        gc.collect()
+        gc.freeze()  # what is alive now stays: a full collection need not look at it again [H27]
+        gc.set_threshold(50_000, 20, 50)
+
+    def _start_journal(self, recorder: Any) -> None:
+        ref = JournalActor.start(
+            recorder,
+            self.positions,
+            max_appends=self.settings.journal.max_appends,
+            on_death=lambda error: self.guardian.died("the journal", error),
+        )
+        actor = ref._actor_weakref()  # noqa: SLF001  # its gauges are read beside its mailbox
+        assert isinstance(actor, JournalActor)  # it lives: its thread has just started
+        self._journal = actor
+        self._handle = JournalHandle(actor)
+        self._closers.append(lambda: _stop_quietly(ref))
+
+    def _start_projector(self) -> None:
+        settings = self.settings
+        open_log = partial(EventStore.open, events_path(settings))
+        pace = ProjectorSettings(settings.projector.batch, settings.projector.linger_ms / 1000)
+        self._projector: Host
+        if settings.projector.mode == "process":
+            self._projector = ProcessHost(open_log, views_path(settings), pace)
+        else:
+            died = partial(self.guardian.died, "the projector")
+            self._projector = ThreadHost(open_log, views_path(settings), pace, died)
+        self._closers.append(self._projector.stop)
+
+    def _open_directory(self) -> None:
+        settings, directory = self.settings, self.directory
+        nonce, numbers = secrets.token_hex(6), itertools.count(1)
+        recording = Recording(
+            dispatcher=self.dispatcher,
+            journal=self._handle,
+            clock=self._clock,
+            next_event_id=lambda: f"{nonce}-{next(numbers):x}",
+            tell=directory.tell,
+            load=self.store.stream,
+        )
+        self.intake = Intake(
+            _intake_settings(settings),
+            IntakePorts(
+                self._playbook.tenants,
+                directory,
+                self._handle,
+                self.positions,
+                self.store.read_position,
+                self.store.stream,
+            ),
+            on_death=lambda error: self.guardian.died("the intake", error),
+            clock=self._clock.now,
+        )
+        self._closers.append(self.intake.stop)
+        self._install_breakers(recording)
+        stopped, resuming = self._install_rejects(recording)
+        parts = LeadParts(
+            recording=recording,
+            playbook=self._playbook,
+            calls=self.calls,
+            arm=self.scheduler.arm,
+            positions=self.positions,
+            replies=self.intake,
+            recovered=directory.recovered,
+            crashed=directory.crashed,
+        )
+        directory.open(parts, stopped, resuming)
+
+    def _install_breakers(self, recording: Recording) -> None:
+        for target in self._targets.values():
+            actor = BreakerActor(target, recording, self.calls, self.scheduler.arm, self.guardian.died)
+            self._breakers.append(actor)
+            self.directory.install(actor)
+            self._closers.append(actor.stop_workers)
+            self.directory.wake([actor.actor_urn])  # one that was open arms its timer
+
+    def _install_rejects(self, recording: Recording) -> tuple[set[str], set[str]]:
+        """The rejects' actors; which leads are stopped, and which were being resumed when the process died."""
+        stopped: set[str] = set()
+        resuming: set[str] = set()
+        parts = RejectsParts(
+            recording=recording,
+            tenants=self._playbook.tenants,
+            positions=self.positions,
+            replies=self.intake,
+            resumed=self.directory.resumed,
+            still_stopped=self.directory.still_stopped,
+            tell=self.directory.tell,
+            on_death=self.guardian.died,
+        )
+        for partition in range(PARTITIONS):
+            actor = RejectsActor(partition, parts)
+            actor.load()
+            stopped |= actor.state.stopped
+            for stream, place in actor.state.resumed.items():
+                name = position_name(partition, place.incarnation)
+                if place.sequence > (self.store.read_position(name) or 0):
+                    resuming.add(stream)
+            self.directory.install(actor)
+        return stopped, resuming
+
+    def _recover(self) -> None:
+        """Wake the leads with unfinished work: by the view once it has caught up, else by the events [H24]."""
+        until = self.store.last_position()
+        views = Views(views_path(self.settings))
+        while not self._over.is_set():
+            standing = _standing(views)
+            if standing is not None and standing.position >= until:
+                rows = views.unfinished()
+                self.directory.wake(lead_stream(r["business_id"], encode(r["lead_id"])) for r in rows)
+                return
+            if standing is not None and standing.stopped_error:
+                self.directory.wake(unfinished_leads(self.store))
+                return
+            self._over.wait(0.05)
+
+    def _watch(self) -> None:
+        """The guardian's round, and the leads' bedtime."""
+        alive = {
+            "the pool": self.dispatcher.alive,
+            "the scheduler": self.scheduler.alive,
+            "the projector": self._projector.alive,
+        }
+        every = self.settings.leads.idle_seconds / 2
+        next_sweep = time.monotonic() + every
+        while not self._over.wait(_WATCH_SECONDS):
+            self.guardian.check(alive)
+            if time.monotonic() >= next_sweep:
+                self.directory.sweep()
+                next_sweep = time.monotonic() + every
+
+    def _serve_metrics(self) -> None:
+        server = collector.serve(
+            views_path(self.settings), self.settings.http_port, self.gauges, self.store.last_position
+        )
+        self.http_url = server.url
+        self._closers.append(server.stop)
+
+    def _start_thread(self, name: str, run: Callable[[], None]) -> None:
+        def guarded() -> None:
+            try:
+                run()
+            except Exception as error:  # a thread of ours must not die unseen
+                self.guardian.died(name, error)
+
+        threading.Thread(target=guarded, name=name, daemon=True).start()
+
+    def _tell(self, address: str, message: Any) -> None:
+        self.directory.tell(address, message)
+
+    def _close(self) -> None:
+        self._over.set()
+        while self._closers:
+            self._closers.pop()()
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return import_module(name)
+    except Exception as error:  # a user's module may raise anything while it is imported
+        raise SettingsError(f"modules: {name} cannot be imported: {error}") from error
+
+
+def _router(settings: Settings) -> Callable[[str, str], Route | None]:
+    routes: dict[tuple[str, str], Route] = {}
+    for business_id, business in settings.businesses.items():
+        for action, target in business.targets.items():
+            routes[business_id, action] = Route(f"{action}@{business_id}", target.idempotency)
+    common = {action: Route(action, target.idempotency) for action, target in settings.targets.items()}
+
+    def route(business_id: str, action: str) -> Route | None:
+        return routes.get((business_id, action)) or common.get(action)
+
+    return route
+
+
+def _targets(
+    settings: Settings,
+    known: Mapping[str, Executor],
+    target_of: Callable[[TargetSettings], Target],
+) -> Iterable[tuple[str, TargetParts]]:
+    """Each target by its name, which is also its breaker's: per action, or per action and business."""
+    named = [(action, action, target) for action, target in settings.targets.items()]
+    for business_id, business in settings.businesses.items():
+        named += [(f"{a}@{business_id}", a, target) for a, target in business.targets.items()]
+    for name, action, target in named:
+        if action not in known:
+            raise SettingsError(f"targets.{action}: there is no such action ({', '.join(sorted(known))})")
+        yield (
+            name,
+            TargetParts(
+                name,
+                performer(known[action], target_of(target)),
+                settings.breaker.policy(),
+                target.workers,
+                target.timeout_seconds,
+            ),
+        )
+
+
+def _limits(settings: Settings) -> LeadLimits:
+    return LeadLimits(
+        max_living=settings.leads.max_living,
+        idle_sweeps=2,
+        restart_delays=settings.leads.restart_delays_seconds,
+    )
+
+
+def _intake_settings(settings: Settings) -> IntakeSettings:
+    return IntakeSettings(
+        max_bytes=settings.stream.max_bytes,
+        max_in_hand=settings.intake.max_in_hand,
+        pull=PullSettings(batch=settings.intake.pull_batch),
+        url=settings.nats.url,
+        checkpoint_every=settings.intake.checkpoint_seconds,
+        keep=timedelta(hours=settings.stream.keep_hours),
+    )
+
+
+def _standing(views: Views) -> Any:
+    try:
+        return views.position()
+    except LeadlineError:
+        return None  # the projector is still making them
+
+
+def _stop_quietly(ref: pykka.ActorRef[Any]) -> None:
+    try:
+        ref.stop(timeout=5.0)
+    except (pykka.ActorDeadError, pykka.Timeout):
+        return  # it has died before, and the guardian knows
+
+
+def main() -> None:
+    """The command line."""
+    from cli.app import main as command_line  # noqa: PLC0415  # the one arrow up, for `python runner.py`
+
+    command_line()
+
+
+if __name__ == "__main__":
+    main()
