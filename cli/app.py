@@ -33,7 +33,9 @@ class _Lead(DefaultGroup):
 @app.callback()
 def common(
     ctx: typer.Context,
-    data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="The data folder (./data).")] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="DIR", help="The data folder (./data).")
+    ] = None,
     nats: Annotated[str | None, typer.Option("--nats", metavar="URL", help="The NATS server.")] = None,
     config: Annotated[
         Path | None, typer.Option("--config", metavar="FILE", help="The settings file (./leadline.toml).")
@@ -67,7 +69,9 @@ app.command("leads", rich_help_panel=ASK)(queries.leads)
 app.command("metrics", rich_help_panel=ASK)(queries.metrics)
 app.command("breakers", rich_help_panel=ASK)(queries.breakers)
 
-dlq = typer.Typer(cls=DefaultGroup, help="Dead letters: list (the default), show, and what people do to them.")
+dlq = typer.Typer(
+    cls=DefaultGroup, help="Dead letters: list (the default), show, and what people do to them."
+)
 dlq.command("list")(queries.dead_letters)
 dlq.command("show")(queries.dead_letter)
 dlq.command("retry")(commands.dlq_retry)

@@ -17,7 +17,7 @@ import runner
 from actors import connection, stream
 from cli import demo_traffic, logs, operate, queries, story
 from cli.ask import ask, new_command_id
-from cli.demo_traffic import STORY, Entry
+from cli.demo_traffic import BREAKER, STORY, Entry
 from cli.output import console, notes, say, show_rows
 from cli.status import Status, look
 from domain.commands import RetryDeadLetter
@@ -32,15 +32,17 @@ PATIENCE_SECONDS = 90.0
 
 def demo(
     *,
-    keep: Annotated[bool, typer.Option("--keep", help="Keep the demo's data folder, to look into it.")] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the demo's data folder, to look into it.")
+    ] = False,
 ) -> None:
     """See all of it at work: retries, compensation, dead letters, a breaker, a command, and the tables."""
     logs.configure(quiet=True)
     with demo_folder(keep) as folder:
         settings = demo_settings(folder)
-        with operate.up_with(settings) as up:
-            play(up.settings)
-            show(up.settings)
+        with operate.started_with_nats(settings) as (system, _server):
+            play(system.settings)
+            show(system.settings)
     if keep:
         say(f"the data is kept: leadline --data {folder} tasks", "dim")
 
@@ -68,7 +70,7 @@ def play(settings: Settings) -> None:
     say(f"publishing {len(entries)} messages, {hostile} of them hostile")
     asyncio.run(publish(settings, entries))
     say("waiting for retries, a compensation and a breaker")
-    wait(settings)
+    say(wait(settings), "dim")
     views = queries.views_of(settings)
     letter = dead_letter_of_story(views)
     say(f"a person looks at dead letter {letter['id']} ({letter['error_message']}) and has it retried")
@@ -78,7 +80,7 @@ def play(settings: Settings) -> None:
     outcome = ask(settings.nats.url, (encode(STORY[0]), encode(STORY[1])), command, timeout=10)
     if not outcome.done:
         raise LeadlineError(f"the retry was refused: {outcome.reason}")
-    wait(settings)
+    say(wait(settings), "dim")
 
 
 async def publish(settings: Settings, entries: list[Entry]) -> None:
@@ -93,8 +95,8 @@ async def publish(settings: Settings, entries: list[Entry]) -> None:
         await client.close()
 
 
-def wait(settings: Settings) -> None:
-    """Until nothing is left to do, with what is going on in one moving line."""
+def wait(settings: Settings) -> str:
+    """Until nothing is left to do, with what is going on in one moving line; the last of them."""
     until = time.monotonic() + PATIENCE_SECONDS
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     with Progress(*columns, console=notes(), transient=True) as progress:
@@ -104,7 +106,7 @@ def wait(settings: Settings) -> None:
                 seen = look(settings)
                 progress.update(task, description=in_short(settings, seen))
                 if not seen.open:
-                    return
+                    return in_short(settings, seen)
                 reason = "; ".join(seen.open)
             except LeadlineError as error:  # the views are only being made
                 reason = str(error)
@@ -116,7 +118,9 @@ def wait(settings: Settings) -> None:
 def in_short(settings: Settings, seen: Status) -> str:
     """What is going on, in one line."""
     views = queries.views_of(settings)
-    broken = ", ".join(f"{row['name']} {row['state']}" for row in views.breakers() if row["state"] != "closed")
+    broken = ", ".join(
+        f"{row['name']} {row['state']}" for row in views.breakers() if row["state"] != "closed"
+    )
     return (
         f"{seen.views.position} events, {len(seen.unfinished)} messages at work,"
         f" {seen.dead_letters} dead letters{', breaker ' + broken if broken else ''}"
@@ -148,7 +152,11 @@ def show(settings: Settings) -> None:
     counted = [row for row in views.metrics() if not row["name"].endswith(("_bucket", "_sum"))]
     flat = [row | {"labels": ", ".join(f"{k}={v}" for k, v in row["labels"].items())} for row in counted]
     show_rows("\nMetrics (counters; all of them at /metrics)", flat, ("name", "labels", "value"))
-    console().print()
+    business, lead_id = STORY
     with closing(runner.open_event_log(settings)) as log:
-        told = list(story.lines(log.stream(lead_stream(STORY[0], encode(STORY[1])))))
-    queries.tell(f"The story of one lead: {STORY[0]}, {STORY[1]}", told, [])
+        for title, name in (
+            (f"The story of the breaker {BREAKER}", f"breaker:{BREAKER}"),
+            (f"The story of one lead: {business}, {lead_id}", lead_stream(business, encode(lead_id))),
+        ):
+            console().print()
+            queries.tell(title, list(story.lines(log.stream(name))), [])

@@ -13,7 +13,7 @@ from domain.tokens import derived_id
 
 #: acme-foods: its order system fails now and then, and is called again.
 #: acme-deli: its sales system refuses, so that the order already placed is taken back.
-#: globex-bank: its ticket system is down for a while, and a breaker opens.
+#: globex-bank: its ticket system is down for a while, and a breaker opens; what became of an order, nobody knows.
 SETTINGS: Mapping[str, Any] = {
     "tenants.acme.businesses": ["acme-foods", "acme-deli"],
     "tenants.globex.businesses": ["globex-bank"],
@@ -23,15 +23,23 @@ SETTINGS: Mapping[str, Any] = {
         "repeat": "cycle",
         "delay_ms": 20,
     },
-    "businesses.acme-deli.targets.create_order": {"kind": "scripted", "delay_ms": 20},
+    "businesses.acme-deli.targets.create_order": {
+        "kind": "scripted",
+        "script": ["fail", "done"],
+        "delay_ms": 20,
+    },
     "businesses.acme-deli.targets.notify_sales": {
         "kind": "scripted",
-        "script": ["fail_for_good", "fail_for_good", "done"],
+        "script": ["fail_for_good", "done"],
         "delay_ms": 20,
+    },
+    "businesses.globex-bank.targets.create_order": {
+        "kind": "scripted",
+        "idempotency": "once",
+        "script": ["unknown"],
     },
     "businesses.globex-bank.targets.create_support_ticket": {
         "kind": "scripted",
-        "idempotency": "keyed",
         "script": ["fail"] * 6 + ["done"],
         "delay_ms": 20,
     },
@@ -44,6 +52,8 @@ SETTINGS: Mapping[str, Any] = {
 
 #: The lead whose story is told at the end: an order is placed, taken back, and placed again by a person's word.
 STORY = ("acme-deli", "+4915112345678")
+#: The breaker whose story is told beside it.
+BREAKER = "create_support_ticket@globex-bank"
 
 
 class Entry(Struct, frozen=True):
@@ -55,7 +65,7 @@ class Entry(Struct, frozen=True):
     hostile: bool = False
 
 
-_ORDERS = (
+_ORDERS: tuple[tuple[str, dict[str, str], float], ...] = (
     ("Three bags of flour, please", {"product": "flour", "quantity": "3"}, 0.95),
     ("I take the large box of apples", {"product": "apples"}, 0.91),
     ("Can I have ten baguettes for Saturday?", {"product": "baguette", "quantity": "10"}, 0.88),
@@ -93,11 +103,15 @@ def messages() -> Iterator[dict[str, Any]]:
         yield _message("acme-foods", f"+33612345{n % 7:03}", intent, text, confidence)
     business, lead = STORY
     yield _message(business, lead, "PRICING_INQUIRY", "What does the party platter cost?", 0.49)
-    yield _message(business, lead, "ORDER_REQUEST", "Then one party platter, please", 0.96, {"product": "platter"})
+    yield _message(
+        business, lead, "ORDER_REQUEST", "Then one party platter, please", 0.96, {"product": "platter"}
+    )
     yield _message(business, lead, "UNKNOWN", "thank you!", 0.98)
-    yield _message(business, "+4915187654321", "ORDER_REQUEST", "Two salads", 0.94, {"product": "salad"})
     for n in range(6):
         yield _message("globex-bank", f"US.{n}.abc", "COMPLAINT", f"My card was swallowed, machine {n}", 0.9)
+    yield _message(
+        "globex-bank", "US.7.abc", "ORDER_REQUEST", "A second card, please", 0.93, {"product": "card"}
+    )
 
 
 def hostile() -> Iterator[Entry]:
@@ -129,10 +143,15 @@ def message_entry(message: dict[str, Any]) -> Entry:
 
 
 def _message(
-    business: str, lead: str, intent: str, text: str, confidence: float, entities: Mapping[str, str] | None = None
+    business: str,
+    lead: str,
+    intent: str,
+    text: str,
+    confidence: float,
+    entities: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     return {
-        "message_id": f"wamid.{derived_id(f'{business}/{lead}/{text}')}",
+        "message_id": f"wamid.{derived_id(f'{business}/{lead}/{text}')[:13]}",
         "business_id": business,
         "lead_id": lead,
         "intent": intent,

@@ -1,6 +1,136 @@
-"""`up` and `run`: start Leadline in this terminal, and end it in an orderly way."""
+"""`up` and `run`: start Leadline in this terminal, and end it in an orderly way.
+
+The first SIGINT or SIGTERM drains, a second one ends the process at once, which is safe too.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import FrameType
+
+import msgspec
 import typer
-def up(ctx: typer.Context) -> None:
-    """."""
-def run(ctx: typer.Context) -> None:
-    """."""
+
+import runner
+from actors.nats_server import NatsServer
+from actors.ownership import DataFolderLock
+from cli import logs, options
+from cli.output import say
+from cli.shell import FAILED, settings_of
+from cli.status import look
+from domain.errors import LeadlineError
+from runner import System
+from settings import Settings
+
+LOOK_SECONDS = 0.2
+
+
+def up(
+    ctx: typer.Context,
+    *,
+    until_idle: options.UntilIdle = False,
+    nats_port: options.NatsPort = None,
+    http_port: options.HttpPort = None,
+    verbose: options.Verbose = False,
+) -> None:
+    """NATS and Leadline in this terminal. Ctrl-C ends both."""
+    logs.configure(verbose=verbose)
+    settings = settings_of(ctx, nats__port=nats_port, http_port=http_port)
+    with stop_asked() as stop, started_with_nats(settings) as (system, server):
+        say(f"nats     {system.settings.nats.url}")
+        serve(system, stop, until_idle=until_idle, also_alive=server.alive)
+
+
+def run(
+    ctx: typer.Context,
+    *,
+    until_idle: options.UntilIdle = False,
+    http_port: options.HttpPort = None,
+    verbose: options.Verbose = False,
+) -> None:
+    """Leadline against a NATS that is already there. Ctrl-C ends it."""
+    logs.configure(verbose=verbose)
+    settings = settings_of(ctx, http_port=http_port)
+    with stop_asked() as stop, started(settings, runner.own_data_folder(settings)) as system:
+        serve(system, stop, until_idle=until_idle)
+
+
+def serve(
+    system: System,
+    stop: threading.Event,
+    *,
+    until_idle: bool = False,
+    also_alive: Callable[[], bool] = lambda: True,
+) -> None:
+    """Until a signal asks to stop, a part has died (exit 1), or nothing is left to do where that is asked for."""
+    say(f"metrics  {system.http_url}")
+    say(f"ready    data in {system.settings.data}; Ctrl-C ends it")
+    while not stop.wait(LOOK_SECONDS):
+        if system.wait(0):
+            raise LeadlineError(f"{system.guardian.cause}; everything recorded is safe, start it again")
+        if not also_alive():
+            raise LeadlineError(
+                "nats-server has ended by itself; everything confirmed is safe, start it again"
+            )
+        if until_idle and is_idle(system.settings):
+            say("idle     nothing is left to do")
+            return
+    say("stopping drains what is in flight; a second signal ends it at once")
+
+
+def is_idle(settings: Settings) -> bool:
+    """Whether nothing is left to do, asked from outside. Raises `LeadlineError` where the views have stopped."""
+    try:
+        seen = look(settings)
+    except LeadlineError:
+        return False  # the views are only being made
+    if seen.views.stopped_error:
+        raise LeadlineError(f"it will not become idle, the views have stopped: {seen.views.stopped_error}")
+    return not seen.open
+
+
+@contextmanager
+def started(settings: Settings, owner: DataFolderLock) -> Iterator[System]:
+    """A started system, drained at the end. It releases the folder's lock."""
+    with ExitStack() as stack:
+        stack.callback(owner.release)
+        system = runner.build(settings, owner=owner)
+        system.start()
+        stack.callback(system.stop)
+        yield system
+
+
+@contextmanager
+def started_with_nats(settings: Settings) -> Iterator[tuple[System, NatsServer]]:
+    """A started system on a NATS server of its own; its settings know the server's address."""
+    owner = runner.own_data_folder(settings)  # first: whoever owns the folder owns the server's store in it
+    server = NatsServer(settings.data / "jetstream", port=settings.nats.port)
+    with ExitStack() as stack:
+        stack.callback(owner.release)
+        server.start()
+        stack.callback(server.stop)
+        nats = msgspec.structs.replace(settings.nats, url=server.url)
+        system = stack.enter_context(started(msgspec.structs.replace(settings, nats=nats), owner))
+        yield system, server
+
+
+@contextmanager
+def stop_asked() -> Iterator[threading.Event]:
+    """An event that the first signal sets; the second ends the process at once."""
+    asked = threading.Event()
+
+    def handle(_signal: int, _frame: FrameType | None) -> None:
+        if asked.is_set():
+            os._exit(FAILED)
+        asked.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -23,7 +23,7 @@ ROWS_SHOWN = 50
 
 def views_of(settings: Settings) -> Views:
     """The views beside the events."""
-    return Views(settings.data / "views.db")
+    return Views(runner.views_path(settings))
 
 
 def tasks(

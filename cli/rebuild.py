@@ -28,7 +28,7 @@ def rebuild(
 ) -> None:
     """Build the views anew from the events. Also beside a live runner."""
     settings = settings_of(ctx)
-    views = settings.data / "views.db"
+    views = runner.views_path(settings)
     with closing(runner.open_event_log(settings)) as log, building() as on_built:
         if verify:
             compared = views_rebuild.verify(log, views, on_built=on_built)
@@ -43,7 +43,6 @@ def rebuild(
             note(f"stopped there: {built.stopped_error}", "bold red")
             raise typer.Exit(FAILED)
         return
-    ...
 
 
 @contextmanager

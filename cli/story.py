@@ -1,4 +1,4 @@
-"""A lead's events told as a story: one sentence an event, in the words of those who read it."""
+"""A stream's events told as a story: one sentence an event, in the words of those who read it."""
 
 from __future__ import annotations
 
@@ -95,6 +95,10 @@ def _completed(e: ev.MessageCompleted) -> str:
     return f"{e.message_id} is completed after {e.processing_us / 1000:.1f} ms: {done}"
 
 
+def _opened(e: ev.BreakerOpened) -> str:
+    return f"open after {e.failures} failures in {e.calls} calls, until {e.retry_at:%H:%M:%S}: {e.error}"
+
+
 def _by(what: str) -> Teller:
     """A person's decision: what, who, why."""
     return lambda e: what.format(e=e) + f" by {e.by}" + (f": {e.why}" if e.why else "")
@@ -130,6 +134,17 @@ TELLERS: dict[type[Event], Teller] = {
     ev.LeadUnflagged: lambda e: f"the flag because of {e.message_id} is taken back",
     ev.LeadStopped: lambda e: f"this lead is stopped after {e.failures} failures: {e.error}",
     ev.LeadResumed: _by("this lead is resumed"),
+    ev.BreakerOpened: lambda e: (
+        f"open after {e.failures} failures in {e.calls} calls, until {e.retry_at:%H:%M:%S}: {e.error}"
+    ),
+    ev.BreakerHalfOpened: lambda _: "half-open: a few probes are let through",
+    ev.BreakerClosed: lambda _: "closed: the probes came back well",
+    ev.StreamRewound: lambda e: (
+        f"the log ends at {e.last_sequence} and was read to {e.position}: it was restored or made anew"
+    ),
+    ev.MessagesLost: lambda e: (
+        f"messages {e.from_sequence} to {e.to_sequence} were gone before they were read"
+    ),
 }
 
 #: Event class → how its line looks; what is not here is plain.
@@ -148,4 +163,8 @@ STYLES: dict[type[Event], str] = {
     ev.MessageRejected: "bold red",
     ev.LeadStopped: "bold red",
     ev.CommandRefused: "yellow",
+    ev.BreakerOpened: "bold red",
+    ev.BreakerHalfOpened: "yellow",
+    ev.BreakerClosed: "green",
+    ev.MessagesLost: "bold red",
 }

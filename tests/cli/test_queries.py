@@ -1,0 +1,139 @@
+"""The questions, over a data folder as a runner leaves it; NATS is not asked."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.app import app
+from domain import events as ev
+from tests.support.cli_data import write_data
+from tests.support.projections_story import LeadStory, Story, rejected
+
+LEAD = "+49 151/1"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    story = Story()
+    lead = LeadStory(story, "acme", LEAD)
+    lead.whole("m1")
+    lead.add(lead.received("m2", "ORDER_REQUEST", text="\x1b[31mtwo boots"), lead.dead_lettered("m2"))
+    other = LeadStory(story, "globex", "other")
+    for n in range(60):
+        other.whole(f"o{n}")
+    story.add("rejects:3", rejected("r-1"))
+    story.add("breaker:create_order", ev.BreakerOpened("create_order", 5, 5, story.now, 10, "refused"))
+    return write_data(tmp_path / "data", story.recorded)
+
+
+def ask(data: Path, *args: str) -> Any:
+    return CliRunner().invoke(app, ["--data", str(data), *args])
+
+
+def asked(data: Path, *args: str) -> Any:
+    answer = ask(data, *args, "--json")
+    assert answer.exit_code == 0, answer.stderr
+    assert answer.stderr == ""
+    return json.loads(answer.stdout)
+
+
+def test_tasks_are_filtered_by_whose_they_are(data: Path) -> None:
+    assert len(asked(data, "tasks")) == 61
+    [task] = asked(data, "tasks", "--business", "acme", "--lead", LEAD, "--status", "pending")
+    assert (task["task_type"], task["assigned_to_id"], task["message_id"]) == (
+        "sales_notification",
+        "sales",
+        "m1",
+    )
+    assert asked(data, "tasks", "--type", "lead_review") == []
+    assert len(asked(data, "tasks", "--assigned-to", "sales", "--limit", "7")) == 7
+
+
+def test_a_terminal_shows_the_first_rows_and_says_that_there_are_more(data: Path) -> None:
+    answer = ask(data, "tasks")
+    assert answer.stdout.count("sales_notification") == 50
+    assert "and more" in answer.stderr
+    assert "and more" not in ask(data, "tasks", "--limit", "55").stderr
+
+
+def test_dead_letters_are_listed_by_default_and_shown_whole_by_id(data: Path) -> None:
+    rows = asked(data, "dlq")
+    assert rows == asked(data, "dlq", "list")
+    assert {row["category"] for row in rows} == {"action_failed", "rejected"}
+    [row] = asked(data, "dlq", "--category", "rejected")
+    assert asked(data, "dlq", "show", row["id"]) == row
+    assert "not JSON" in ask(data, "dlq", "show", row["id"]).stdout
+
+
+def test_a_dead_letter_that_is_not_there_is_said(data: Path) -> None:
+    answer = ask(data, "dlq", "show", "nope")
+    assert (answer.exit_code, answer.stdout) == (1, "")
+    assert "there is no dead letter nope" in answer.stderr
+
+
+def test_a_lead_is_told_as_a_story_without_what_a_stranger_wrote_to_the_terminal(data: Path) -> None:
+    answer = ask(data, "lead", "acme", LEAD)
+    assert answer.exit_code == 0
+    assert "wrote m1: “how much?”" in answer.stdout
+    assert "m2 is a dead letter (action_failed)" in answer.stdout
+    assert "refused (failed): not JSON" in answer.stdout
+    assert "\x1b" not in answer.stdout
+
+
+def test_a_leads_events_are_also_json(data: Path) -> None:
+    document = asked(data, "lead", "show", "acme", LEAD)
+    assert document["stream"] == "lead:acme:=2B49=20151=2F1"
+    assert [event["event"] for event in document["events"]][:2] == ["MessageReceived", "IntentDetected"]
+    assert len(document["dead_letters"]) == 2
+
+
+def test_a_lead_that_never_wrote_is_said(data: Path) -> None:
+    answer = ask(data, "lead", "acme", "nobody")
+    assert answer.exit_code == 1
+    assert "acme has no lead 'nobody'" in answer.stderr
+
+
+def test_leads_metrics_and_breakers_are_rows_of_their_views(data: Path) -> None:
+    assert [row["lead_id"] for row in asked(data, "leads", "--business", "acme")] == [LEAD]
+    [received] = [row for row in asked(data, "metrics", "--name", "whatsapp_messages_received_total")
+                  if row["labels"] == {"business": "globex"}]  # fmt: skip
+    assert received["value"] == 60
+    assert [(row["name"], row["state"]) for row in asked(data, "breakers")] == [("create_order", "open")]
+
+
+@pytest.mark.parametrize("query", ["tasks", "dlq", "leads", "metrics", "breakers", "lead acme other"])
+def test_every_question_has_a_table_too(data: Path, query: str) -> None:
+    answer = ask(data, *query.split())
+    assert answer.exit_code in (0, 1)
+    assert "Traceback" not in answer.output
+
+
+def test_the_data_folder_may_be_named_after_the_command(data: Path) -> None:
+    answer = CliRunner().invoke(app, ["leads", "--json", f"--data={data}"])
+    assert len(json.loads(answer.stdout)) == 2
+
+
+def test_a_corrupt_event_is_named_in_one_line(data: Path) -> None:
+    with sqlite3.connect(data / "events.db") as store:
+        store.execute("UPDATE stored_events SET state = substr(state, 1, 40) WHERE rowid = 2")
+    answer = ask(data, "lead", "acme", LEAD)
+    assert answer.exit_code == 1
+    assert (
+        "event 2 (intent_detected.v1, version 2 of lead:acme:=2B49=20151=2F1) cannot be read" in answer.stderr
+    )
+    assert answer.stderr.count("\n") == 1
+
+
+def test_a_rebuild_says_how_far_it_came(data: Path) -> None:
+    before = asked(data, "tasks")
+    (data / "views.db").unlink()
+    built = ask(data, "rebuild")
+    assert built.exit_code == 0
+    assert "built anew up to event" in built.stdout
+    assert asked(data, "tasks") == before
