@@ -13,6 +13,7 @@ from domain.messages import decode_message, message_dedup_id
 from domain.tenants import Tenants
 from domain.tokens import encode
 from tests.support.domain_given import Story
+from tests.support.domain_rules import playbook
 
 CORPUS = Path(__file__).parents[2].parent / "shared" / "corpus" / "messages.jsonl"
 TENANTS = Tenants.of(
@@ -57,10 +58,11 @@ def test_every_message_of_the_corpus_is_taken_and_says_who_it_is() -> None:
 def test_every_message_of_the_corpus_completes_under_keys_of_its_own() -> None:
     owners: dict[str, str] = {}
     completed = 0
+    rules = playbook()
     for line in lines():
         ids = msgspec.json.decode(line, type=_Ids)
         message = decode_message(line, encode(ids.business_id), encode(ids.lead_id), TENANTS)
-        story = Story()
+        story = Story(rules, rebuilds=False)
         story.receive(message)
         completed += len(story.all(MessageCompleted))
         owner = f"{ids.business_id} {ids.lead_id} {ids.message_id}"

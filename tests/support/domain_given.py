@@ -54,14 +54,18 @@ def order(message_id: str = "m1", **fields: Any) -> IncomingMessage:
 
 
 class Story:
-    """A lead driven through its loop by hand. `now` moves only when told."""
+    """A lead driven through its loop by hand. `now` moves only when told.
 
-    def __init__(self, rules: Playbook | None = None, *, now: datetime = T0) -> None:
+    `rebuilds` compares with the rebuilt state after every step; off where only speed is in the way.
+    """
+
+    def __init__(self, rules: Playbook | None = None, *, now: datetime = T0, rebuilds: bool = True) -> None:
         self.rules = rules or default_playbook()
         self.now = now
         self.history: list[Recorded] = []
         self.state = LeadState(STREAM)
         self.sequence = 0
+        self.rebuilds = rebuilds
 
     def receive(self, incoming: IncomingMessage | str, **fields: Any) -> Sequence[Event]:
         """The message comes at the next place of the log."""
@@ -94,7 +98,8 @@ class Story:
         while events := lead.follow(self.state, self.rules, self.now):
             self.record(events)
             assert len(self.history) - before < ENDLESS, "the lead does not come to rest"
-        assert_same(self.state, self.rebuilt())
+        if self.rebuilds:
+            assert_same(self.state, self.rebuilt())
         return [recorded.event for recorded in self.history[before:]]
 
     def record(self, events: Sequence[Event], place: Place | None = None) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import pkgutil
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
-from importlib import import_module
 from types import ModuleType
 
-import actors.executors
+from actors.executors.registry import discover as discover_executors
 from domain.actions import ActionSpec
 from domain.events import Idempotency
 from domain.intents.registry import discover
@@ -18,53 +15,10 @@ from domain.tenants import Tenants
 
 TENANTS = Tenants.of({"acme": ["acme-foods", "acme-deli"], "globex": ["globex-bank"]})
 
-#: DESIGN's table, for as long as an action's own file does not stand.
-_DESIGN = (
-    ActionSpec(
-        "notify_sales",
-        "sales_notification",
-        "Sales",
-        "team",
-        "sales",
-        timedelta(hours=24),
-        "normal",
-        {"COMPLAINT": "high"},
-    ),
-    ActionSpec(
-        "create_order",
-        "order_processing",
-        "Order",
-        "team",
-        "orders",
-        timedelta(hours=4),
-        "high",
-        never_repeat_once=True,
-    ),
-    ActionSpec(
-        "create_support_ticket", "support_ticket", "Ticket", "team", "support", timedelta(hours=2), "high"
-    ),
-    ActionSpec(
-        "flag_for_review",
-        "lead_review",
-        "Review",
-        "role",
-        "reviewer",
-        timedelta(hours=24),
-        "low",
-        flags_lead=True,
-    ),
-)
-
 
 def action_specs() -> dict[str, ActionSpec]:
     """Every action by name, from its own file in `actors/executors/`."""
-    specs = {spec.name: spec for spec in _DESIGN}
-    for info in pkgutil.iter_modules(actors.executors.__path__):
-        module = import_module(f"actors.executors.{info.name}")
-        spec = getattr(module, "SPEC", None)
-        if isinstance(spec, ActionSpec):
-            specs[spec.name] = spec
-    return specs
+    return {name: executor.spec for name, executor in discover_executors().items()}
 
 
 def playbook(
