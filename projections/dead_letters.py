@@ -90,7 +90,8 @@ class DeadLetters:
             self.rows.will_need(event.redrive_of)
 
     def _will_need_of_message(self, _: Recorded, event: ev.MessageCompleted, owner: Owner) -> None:
-        self.rows.will_need_by(BY_MESSAGE, (owner[1], owner[0], event.message_id))
+        if event.run > 1:  # a first run was never retried
+            self.rows.will_need_by(BY_MESSAGE, (owner[1], owner[0], event.message_id))
 
     def _dead_lettered(self, recorded: Recorded, event: ev.MessageDeadLettered, owner: Owner) -> None:
         at = instant(recorded.at)
@@ -170,6 +171,8 @@ class DeadLetters:
             self._becomes(recorded, event.redrive_of, "resolved")
 
     def _completed(self, recorded: Recorded, event: ev.MessageCompleted, owner: Owner) -> None:
+        if not self._retrying:
+            return
         for dead_letter_id in self._retrying.get((owner[1], owner[0], event.message_id), ()):
             row = self.rows.get(dead_letter_id)
             if row is not None and row.status == "retrying":

@@ -24,6 +24,9 @@ from projections.unfinished import Unfinished
 
 NOBODY: Owner = ("", "")
 
+#: Streams whose ids stay decoded from batch to batch.
+KEPT_OWNERS = 50_000
+
 
 class Fold:
     """The views' rows of one batch. Belongs to one thread."""
@@ -105,7 +108,8 @@ class Fold:
             rows.forget()
 
     def _between_batches(self) -> None:
-        self._owners.clear()
+        if len(self._owners) > KEPT_OWNERS:
+            self._owners.clear()
         self._settled.clear()
 
 

@@ -10,6 +10,9 @@ from projections import schema
 from projections.rows import Handlers, Owner, Rows
 from projections.schema import instant
 
+#: Most events are about leads that were just heard of: their rows stay in memory, about 1 KiB each.
+KEPT_LEADS = 20_000
+
 
 class LeadRow(Struct, gc=False):
     lead_id: str
@@ -33,7 +36,7 @@ class Leads:
     """Folds the view. Duplicates count nothing here: the metrics and the lead's history show them."""
 
     def __init__(self) -> None:
-        self.rows = Rows(schema.leads, LeadRow)
+        self.rows = Rows(schema.leads, LeadRow, kept=KEPT_LEADS)
         self._flags = Rows(schema.lead_flags, FlagsRow)
         self.tables = (self.rows, self._flags)
         self.needs: Handlers = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
+from typing import TypeAlias
 
 from msgspec import Struct
 
@@ -37,6 +38,10 @@ OTHER_INTENTS = "(other)"
 BREAKER_STATES = {"closed": 0, "half_open": 1, "open": 2}
 
 
+#: Names and values in turn, names sorted.
+Labels: TypeAlias = tuple[str, ...]
+
+
 class MetricRow(Struct, gc=False):
     name: str
     labels: str
@@ -60,8 +65,9 @@ class Metrics:
     def __init__(self) -> None:
         self._rows = Rows(schema.metrics, MetricRow, whole=True)
         self.tables = (self._rows,)
-        #: (name, label, its value) → key of the row.
-        self._keys: dict[tuple[str, str, str], tuple[str, str]] = {}
+        #: What the batch adds to each counter, and the last state of each breaker.
+        self._counted: dict[tuple[str, Labels], int] = {}
+        self._states: dict[str, int] = {}
         self._intents: set[str] = set()
         self._observed: dict[str, _Observed] = {}
         self.needs: Handlers = {}
@@ -84,26 +90,32 @@ class Metrics:
 
     def begins(self) -> None:
         """The table is loaded: which intents have a label of their own follows from it."""
+        self._counted = {}
+        self._states = {}
         self._observed = {name: _Observed(bounds) for name, bounds in BUCKETS.items()}
         name = "ai_intent_detected_total"
         self._intents = {json.loads(labels)["intent"] for n, labels in self._rows.known if n == name}
 
     def ends(self) -> None:
-        """The batch is folded: its observations go into the rows, each into every bucket that it fits in."""
+        """The batch is folded: what it counted goes into the rows, an observation into every bucket it fits."""
         for name, observed in self._observed.items():
             count = 0
             for bound, in_bucket in zip((*observed.bounds, None), observed.buckets, strict=True):
                 count += in_bucket
                 if count:
-                    self._add(
-                        f"{name}_bucket", "le", "+Inf" if bound is None else bound_text(bound), by=count
-                    )
+                    le = "+Inf" if bound is None else bound_text(bound)
+                    self._add(f"{name}_bucket", ("le", le), by=count)
             if count:
                 self._add(f"{name}_count", by=count)
                 self._add(f"{name}_sum", by=observed.total)
+        for (name, labels), by in self._counted.items():
+            row = self._row(name, labels)
+            row.value = min(MAX_VALUE, row.value + by)
+        for breaker, value in self._states.items():
+            self._row("circuit_breaker_state", ("breaker", breaker)).value = value
 
     def _received(self, _: Recorded, event: ev.MessageReceived, owner: Owner) -> None:
-        self._add("whatsapp_messages_received_total", "business", owner[1])
+        self._add("whatsapp_messages_received_total", ("business", owner[1]))
         if event.ai_latency_ms is not None:
             self._observe("ai_processing_seconds", min(LONGEST_US, round(event.ai_latency_ms * 1000)))
 
@@ -117,7 +129,7 @@ class Metrics:
                 self._intents.add(intent)
             else:
                 intent = OTHER_INTENTS
-        self._add("ai_intent_detected_total", "intent", intent)
+        self._add("ai_intent_detected_total", ("intent", intent))
         self._observe("ai_intent_confidence", round(event.confidence * 1_000_000))
 
     def _executed(self, _: Recorded, event: ev.ActionExecuted, owner: Owner) -> None:
@@ -127,7 +139,7 @@ class Metrics:
         self._count_action(event.action, "unknown" if event.category == "outcome_unknown" else "failed")
 
     def _compensated(self, _: Recorded, event: ev.ActionCompensated, owner: Owner) -> None:
-        self._add("whatsapp_action_compensated_total", "action", event.action)
+        self._add("whatsapp_action_compensated_total", ("action", event.action))
 
     def _completed(self, _: Recorded, event: ev.MessageCompleted, owner: Owner) -> None:
         self._observe("message_processing_seconds", max(0, event.processing_us))
@@ -135,7 +147,7 @@ class Metrics:
     def _dead_lettered(
         self, _: Recorded, event: ev.MessageDeadLettered | ev.MessageRejected, owner: Owner
     ) -> None:
-        self._add("message_dlq_total", "category", event.category)
+        self._add("message_dlq_total", ("category", event.category))
 
     def _opened(self, _: Recorded, event: ev.BreakerOpened, owner: Owner) -> None:
         self._breaker(event.name, "open")
@@ -153,43 +165,31 @@ class Metrics:
         self._add("messages_lost_total", by=max(0, event.to_sequence - event.from_sequence + 1))
 
     def _breaker(self, name: str, state: str) -> None:
-        row = self._row(self._key("circuit_breaker_state", "breaker", name))
-        row.value = BREAKER_STATES[state]
+        self._states[name] = BREAKER_STATES[state]
 
     def _count_action(self, action: str, outcome: str) -> None:
-        key = self._keys.get(("action", action, outcome))
-        if key is None:
-            labels = labels_text({"action": action, "outcome": outcome})
-            key = self._keys["action", action, outcome] = ("whatsapp_action_executed_total", labels)
-        self._row(key).value += 1
+        self._add("whatsapp_action_executed_total", ("action", action, "outcome", outcome))
 
     def _observe(self, name: str, millionths: int) -> None:
         observed = self._observed[name]
         observed.total += millionths
         observed.buckets[bisect_left(observed.bounds, millionths)] += 1
 
-    def _add(self, name: str, label: str = "", value: str = "", *, by: int = 1) -> None:
-        row = self._row(self._key(name, label, value))
-        row.value = min(MAX_VALUE, row.value + by)
+    def _add(self, name: str, labels: Labels = (), by: int = 1) -> None:
+        counter = (name, labels)
+        self._counted[counter] = self._counted.get(counter, 0) + by
 
-    def _key(self, name: str, label: str, value: str) -> tuple[str, str]:
-        key = self._keys.get((name, label, value))
-        if key is None:
-            key = self._keys[name, label, value] = (name, labels_text({label: value} if label else {}))
-        return key
-
-    def _row(self, key: tuple[str, str]) -> MetricRow:
-        rows = self._rows
-        row = rows.known.get(key)
-        if row is None:
-            row = MetricRow(*key, 0)
-        rows.put(key, row)
+    def _row(self, name: str, labels: Labels) -> MetricRow:
+        key = (name, labels_text(labels))
+        row = self._rows.get(key) or MetricRow(*key, 0)
+        self._rows.put(key, row)
         return row
 
 
-def labels_text(labels: dict[str, str]) -> str:
+def labels_text(labels: Labels) -> str:
     """Labels as the view keeps them: JSON with sorted keys."""
-    return json.dumps(labels, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    names = dict(zip(labels[::2], labels[1::2], strict=True))
+    return json.dumps(names, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def bound_text(millionths: int) -> str:

@@ -21,8 +21,14 @@ from domain.ports import EventLog
 from projections.database import file_of, open_writer
 from projections.fold import Fold
 from projections.rebuild import RebuildBusyError, RebuildStoppedError, Stopping, rebuild
-from projections.schema import VIEWS_VERSION
-from projections.store import ViewsMovedError, ViewsPosition, ViewsStore, apply_up_to_trouble, event_time
+from projections.store import (
+    ViewsMovedError,
+    ViewsPosition,
+    ViewsStore,
+    apply_up_to_trouble,
+    doubt,
+    event_time,
+)
 
 
 class ProjectorSettings(Struct, frozen=True):
@@ -165,13 +171,12 @@ class Projector:
         return self._settings.retry
 
     def _open(self) -> None:
-        doubt = self._look()
-        if doubt is not None:
-            self._let_go()
-            self._start_again(doubt)
-            doubt = self._look()
-            if doubt is not None:
-                raise OSError(f"the views are not right after a rebuild: {doubt}")
+        why = self._look()
+        if why is not None:
+            self._start_again(why)
+            why = self._look()
+            if why is not None:
+                raise OSError(f"the views are not right after a rebuild: {why}")
         self._file = _identity(self._views)
 
     def _look(self) -> str | None:
@@ -189,7 +194,7 @@ class Projector:
             return f"they cannot be read ({_one_line(error)})"
         if self._standing is None:
             return "there are none"
-        return _doubt(self._standing, self._log)
+        return doubt(self._standing, self._log)
 
     def _start_again(self, why: str) -> None:
         self._let_go()
@@ -232,20 +237,6 @@ def run_projector(
         Projector(log, views, settings, on_progress=on_progress, say=say).run(stop)
     finally:
         log.close()
-
-
-def _doubt(standing: ViewsPosition, log: EventLog) -> str | None:
-    """Why views that stand here cannot belong to this store [H18]."""
-    if standing.views_version != VIEWS_VERSION:
-        return f"they are of version {standing.views_version}, this program makes version {VIEWS_VERSION}"
-    if standing.store_id != log.store_id():
-        return "they were made from another event store"
-    last = log.last_position()
-    if standing.position > last:
-        return f"they stand at event {standing.position}, and the store ends at {last}"
-    if standing.position and log.event_id_at(standing.position) != standing.event_id:
-        return f"event {standing.position} is another one in the store than in the views"
-    return None
 
 
 def _identity(views: str | Path) -> tuple[int, int] | None:

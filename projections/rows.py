@@ -31,6 +31,7 @@ class Rows(Generic[R]):
     __slots__ = (
         "_made",
         "changed",
+        "kept",
         "known",
         "loaded",
         "removed",
@@ -41,12 +42,14 @@ class Rows(Generic[R]):
         "whole",
     )
 
-    def __init__(self, table: Table, row: type[R], *, whole: bool = False) -> None:
+    def __init__(self, table: Table, row: type[R], *, whole: bool = False, kept: int = 0) -> None:
         self.table = table
         self.row = row
         #: A small table is loaded once, and kept from batch to batch.
         self.whole = whole
         self.loaded = False
+        #: So many rows stay known from batch to batch, where the same ones come again and again.
+        self.kept = kept
         self.known: dict[Any, R] = {}
         self.wanted: set[Any] = set()
         #: Columns → their values, where the batch needs rows by something else than the key.
@@ -57,7 +60,7 @@ class Rows(Generic[R]):
 
     def will_need(self, key: Any) -> None:
         """The fold will ask for the row as it stands."""
-        if key not in self._made:
+        if key not in self._made and key not in self.known:
             self.wanted.add(key)
 
     def will_make(self, key: Any) -> None:
@@ -89,7 +92,7 @@ class Rows(Generic[R]):
 
     def done(self) -> None:
         """The batch is written."""
-        if not self.whole:
+        if not self.whole and len(self.known) > self.kept:
             self.known.clear()
         self.wanted.clear()
         self.wanted_by.clear()
@@ -98,7 +101,7 @@ class Rows(Generic[R]):
         self._made.clear()
 
     def forget(self) -> None:
-        """The batch is not written: nothing that is known can be trusted."""
+        """The batch is not written, or somebody else has written: nothing that is known can be trusted."""
         self.done()
         self.known.clear()
         self.loaded = False

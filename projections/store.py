@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine
 
 from domain.errors import LeadlineError
 from domain.events import Recorded
+from domain.ports import EventLog
 from projections import schema
 from projections.database import Statements
 from projections.fold import Fold
@@ -160,6 +161,20 @@ def read_standing(connection: Connection) -> ViewsPosition | None:
     """The row of `views_meta`, None if there is none."""
     row = connection.execute(sa.select(schema.views_meta)).fetchone()
     return None if row is None else ViewsPosition(*row[1:])
+
+
+def doubt(standing: ViewsPosition, log: EventLog) -> str | None:
+    """Why views that stand here cannot belong to this store, in words [H18]; None if they do."""
+    if standing.views_version != VIEWS_VERSION:
+        return f"they are of version {standing.views_version}, this program makes version {VIEWS_VERSION}"
+    if standing.store_id != log.store_id():
+        return "they were made from another event store"
+    last = log.last_position()
+    if standing.position > last:
+        return f"they stand at event {standing.position}, and the store ends at {last}"
+    if standing.position and log.event_id_at(standing.position) != standing.event_id:
+        return f"event {standing.position} is another one in the store than in the views"
+    return None
 
 
 def event_time(standing: ViewsPosition) -> datetime | None:

@@ -1,0 +1,88 @@
+"""Two views databases, row by row: what a rebuild says against what stands there."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+from sqlalchemy import Table
+
+from projections import schema
+
+#: In `Difference.column`, where a whole row stands on one side only.
+WHOLE_ROW = "*"
+
+_Keyed = tuple[tuple[Any, ...], tuple[Any, ...]]
+
+
+class Difference(Struct, frozen=True):
+    """One value that differs; `key` by column name. Of a missing row one side says `missing`."""
+
+    table: str
+    key: dict[str, str]
+    column: str
+    live: object
+    rebuilt: object
+
+
+def compare(live: Path, rebuilt: Path) -> tuple[int, list[Difference]]:
+    """(rows compared, differences) of two files that nobody writes to. Both are read once, in the keys' order."""
+    rows = 0
+    differences: list[Difference] = []
+    with closing(_open(live)) as left, closing(_open(rebuilt)) as right:
+        for table in (*schema.VIEWS, *schema.INTERNAL):
+            for ours, theirs in _merged(_read(left, table), _read(right, table)):
+                rows += 1
+                differences += _differences(table, ours, theirs)
+    return rows, differences
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+
+
+def _read(connection: sqlite3.Connection, table: Table) -> Iterator[_Keyed]:
+    keys = schema.key_columns(table)
+    columns = [*keys, *(column.name for column in table.columns if column.name not in keys)]
+    listed = ", ".join(f'"{column}"' for column in columns)
+    order = ", ".join(f'"{key}"' for key in keys)
+    query = f'SELECT {listed} FROM "{table.name}" ORDER BY {order}'  # noqa: S608  # names of our own schema
+    for row in connection.execute(query):
+        yield row[: len(keys)], row[len(keys) :]
+
+
+def _merged(
+    ours: Iterator[_Keyed], theirs: Iterator[_Keyed]
+) -> Iterator[tuple[_Keyed | None, _Keyed | None]]:
+    """Rows of two sides with the same key together; SQLite orders text as Python does."""
+    one, other = next(ours, None), next(theirs, None)
+    while one is not None or other is not None:
+        if other is None or (one is not None and one[0] < other[0]):
+            yield one, None
+            one = next(ours, None)
+        elif one is None or other[0] < one[0]:
+            yield None, other
+            other = next(theirs, None)
+        else:
+            yield one, other
+            one, other = next(ours, None), next(theirs, None)
+
+
+def _differences(table: Table, live: _Keyed | None, rebuilt: _Keyed | None) -> list[Difference]:
+    names = schema.key_columns(table)
+    either = live or rebuilt
+    assert either is not None  # a merged pair has one side at least
+    key = dict(zip(names, either[0], strict=True))
+    if live is None or rebuilt is None:
+        there = ["missing" if side is None else "present" for side in (live, rebuilt)]
+        return [Difference(table.name, key, WHOLE_ROW, *there)]
+    others = [column.name for column in table.columns if column.name not in names]
+    return [
+        Difference(table.name, key, column, ours, theirs)
+        for column, ours, theirs in zip(others, live[1], rebuilt[1], strict=True)
+        if ours != theirs
+    ]
