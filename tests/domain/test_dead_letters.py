@@ -1,0 +1,265 @@
+"""What people do to dead letters: retry, amend, resolve, discard; each leaves one event [H14]."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from domain import commands as co
+from domain.events import (
+    ActionsPlanned,
+    CommandRefused,
+    DeadLetterAmended,
+    DeadLetterDiscarded,
+    DeadLetterResolved,
+    DeadLetterRetried,
+    IntentDetected,
+    MessageCompleted,
+    MessageDeadLettered,
+    MessageReceived,
+    Place,
+)
+from domain.outcomes import Done, Failed, FailedForGood
+from tests.support.domain_given import INCARNATION, T0, Story, base_key, dead_letter_id, names, order
+from tests.support.domain_rules import playbook
+
+LETTER = dead_letter_id()
+
+
+def dead(message_id: str = "m1") -> Story:
+    """An order whose target said no."""
+    story = Story(playbook({"create_order": "keyed"}))
+    story.receive(order(message_id))
+    story.answer(FailedForGood("no such product"))
+    return story
+
+
+def retry(command_id: str = "c1", letter: str = LETTER) -> co.RetryDeadLetter:
+    return co.RetryDeadLetter(command_id=command_id, by="ann", why="fixed", dead_letter_id=letter)
+
+
+def resolve(command_id: str = "c1", **fields: Any) -> co.ResolveDeadLetter:
+    return co.ResolveDeadLetter(command_id=command_id, by="ann", dead_letter_id=LETTER, **fields)
+
+
+def discard(command_id: str = "c1") -> co.DiscardDeadLetter:
+    return co.DiscardDeadLetter(command_id=command_id, by="ann", dead_letter_id=LETTER)
+
+
+def amend(command_id: str = "c1", /, **changes: Any) -> co.AmendDeadLetter:
+    return co.AmendDeadLetter(
+        command_id=command_id, by="ann", why="typo", dead_letter_id=LETTER, changes=changes
+    )
+
+
+def test_a_dead_letter_says_who_what_why_and_how_often() -> None:
+    story = Story(playbook({"create_order": "keyed"}))
+    story.receive(order(payload='{"as":"published"}'))
+    for _ in range(3):
+        story.answer(Failed("503"))
+        story.wait()
+    story.answer(Failed("503"))
+    assert story.last(MessageDeadLettered) == MessageDeadLettered(
+        LETTER,
+        "m1",
+        "lead-1",
+        "acme-foods",
+        "acme",
+        1,
+        "action_failed",
+        "503",
+        '{"as":"published"}',
+        attempts=4,
+        first_attempt_at=T0,
+        last_attempt_at=story.now,
+    )
+
+
+def test_a_retry_works_the_message_again_to_success() -> None:
+    story = dead()
+    assert names(story.command(retry())) == [
+        "DeadLetterRetried",
+        "IntentDetected",
+        "ActionsPlanned",
+        "ActionStarted",
+    ]
+    assert story.last(DeadLetterRetried) == DeadLetterRetried(LETTER, "m1", 2, "c1", "ann", "fixed")
+    assert story.last(ActionsPlanned).run == 2
+    story.answer(Done())
+    assert story.last(MessageCompleted).run == 2
+    assert story.state.letters == {}
+
+
+def test_a_retry_joins_the_end_of_the_queue() -> None:
+    story = dead()
+    story.receive(order("m2"))
+    story.receive("m3")
+    assert names(story.command(retry())) == ["DeadLetterRetried"]
+    story.answer(Done())
+    story.answer(Done())
+    assert [event.message_id for event in story.all(MessageCompleted)] == ["m2", "m3", "m1"]
+
+
+def test_attempts_count_over_all_runs() -> None:
+    story = dead()
+    story.command(retry())
+    story.answer(Failed("503"))
+    story.wait()
+    story.answer(FailedForGood("no"))
+    first, second = story.all(MessageDeadLettered)
+    assert (first.attempts, second.attempts) == (1, 3)
+    assert (first.run, second.run) == (1, 2)
+    assert second.first_attempt_at == first.first_attempt_at
+
+
+def test_a_message_at_work_cannot_be_retried_again() -> None:
+    story = dead()
+    story.command(retry("c1"))
+    assert names(story.command(retry("c2"))) == ["CommandRefused"]
+    assert story.last(CommandRefused).reason == "this message is already back at work"
+
+
+def test_a_letter_that_is_not_there_is_refused() -> None:
+    story = dead()
+    story.command(discard("c0"))
+    for command in (retry("c1"), resolve("c2"), discard("c3"), amend("c4", text="x")):
+        assert names(story.command(command)) == ["CommandRefused"]
+        assert story.last(CommandRefused).reason == "this lead has no open dead letter with this id"
+
+
+def test_discarding_ends_it() -> None:
+    story = dead()
+    assert story.command(discard()) == [DeadLetterDiscarded(LETTER, "m1", "c1", "ann", "")]
+    assert names(story.command(retry("c2"))) == ["CommandRefused"]
+    assert story.at_rest
+
+
+def test_resolving_what_nobody_doubts_means_done() -> None:
+    story = dead()
+    assert story.command(resolve()) == [DeadLetterResolved(LETTER, "m1", "done", "c1", "ann", "")]
+    assert story.state.letters == {}
+
+
+# amending
+
+
+def test_an_amended_message_is_planned_anew_by_what_it_says_now() -> None:
+    story = dead()
+    changes: dict[str, Any] = {
+        "intent": "PRICING_INQUIRY",
+        "confidence": 1,
+        "text": "How much?",
+        "suggested_response": "",
+    }
+    story.command(amend(**changes))
+    assert story.last(DeadLetterAmended).changes == {
+        "intent": "PRICING_INQUIRY",
+        "confidence": 1.0,
+        "text": "How much?",
+        "suggested_response": None,
+    }
+    assert story.last(DeadLetterAmended).before == {
+        "intent": "ORDER_REQUEST",
+        "confidence": 0.95,
+        "text": None,
+        "suggested_response": None,
+    }
+    story.command(retry("c2"))
+    assert story.last(IntentDetected).handler == "PRICING_INQUIRY"
+    assert story.last(MessageCompleted).executed == ("notify_sales",)
+
+
+def test_amended_entities_take_the_place_of_the_old_ones() -> None:
+    story = dead()
+    story.command(amend(entities={"product": "phone\0", "colour": ""}))
+    assert story.last(DeadLetterAmended).changes == {"entities": {"product": "phone\ufffd"}}
+    assert story.last(DeadLetterAmended).before == {"entities": {"product": "laptop"}}
+    story.command(retry("c2"))
+    assert story.call.message.entities == {"product": "phone\ufffd"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"message_id": "m2"},
+        {"lead_id": "other"},
+        {"tenant_id": "globex"},
+        {"payload": "{}"},
+        {"key": "x"},
+        {"intent": ""},
+        {"intent": "x" * 65},
+        {"intent": "a\0"},
+        {"intent": None},
+        {"confidence": 2},
+        {"confidence": -0.1},
+        {"confidence": "0.9"},
+        {"confidence": True},
+        {"confidence": 10**19},
+        {"entities": {"product": 7}},
+        {"entities": None},
+        {"entities": ["a"]},
+        {"text": 7},
+        {"text": "x" * 300_000},
+        {"text": "fine", "nonsense\0": 1},
+    ],
+)
+def test_an_amendment_obeys_the_wires_own_rules(changes: dict[str, Any]) -> None:
+    story = dead()
+    assert names(story.command(amend(**changes))) == ["CommandRefused"]
+    reason = story.last(CommandRefused).reason
+    assert reason
+    assert "\0" not in reason
+    assert len(reason) < 400
+    assert story.state.letters[LETTER].message == story.last(MessageReceived)
+
+
+# idempotent by command id
+
+
+def test_a_refused_command_stays_refused_under_its_id() -> None:
+    story = Story(playbook({"create_order": "keyed"}))
+    story.receive(order())
+    early = retry("c1")
+    assert names(story.command(early)) == ["CommandRefused"]
+    story.answer(FailedForGood("no"))
+    assert story.command(early) == []
+    assert story.crash().command(early) == []
+    assert story.state.commands["c1"][0] == "this message is already back at work"
+    assert names(story.command(retry("c2")))[0] == "DeadLetterRetried"
+
+
+def test_a_command_that_was_carried_out_is_known_by_its_id() -> None:
+    story = dead()
+    story.command(amend("c1", text="x"))
+    assert story.command(amend("c1", text="y")) == []
+    assert story.crash().command(discard("c1")) == []
+    assert story.state.commands["c1"][0] == ""
+
+
+def test_a_command_the_log_hands_out_again_is_skipped() -> None:
+    story = dead()
+    place = story.next_place()
+    story.tell(amend("c1", text="x"), place=place)
+    assert story.tell(amend("c2", text="y"), place=place) == []
+    assert story.tell(amend("c3", text="y"), place=Place(INCARNATION, 3, place.sequence + 1)) != []
+
+
+def test_every_command_leaves_its_id_in_exactly_one_event() -> None:
+    story = dead()
+    commands = [resolve("a", outcome="undone"), amend("b", text="x"), retry("c"), discard("d"), resolve("e")]
+    for command in commands:
+        events = story.command(command)
+        assert [getattr(event, "command_id", None) for event in events].count(command.command_id) == 1
+
+
+def test_resuming_a_lead_that_is_not_stopped_is_refused() -> None:
+    story = Story()
+    assert story.command(co.ResumeLead(command_id="c1", by="ann", why="try")) == [
+        CommandRefused("c1", "resume_lead", "ann", "try", "this lead is not stopped")
+    ]
+
+
+def test_the_keys_of_a_lead_are_its_own() -> None:
+    assert dead().last(MessageReceived).key == base_key()
