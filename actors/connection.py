@@ -47,6 +47,13 @@ class RawClient(Client):
         if self.is_connected and transport is not None:
             transport.write(f"PUB {subject} {reply} {len(body)}\r\n".encode() + body + b"\r\n")
 
+    async def _process_op_err(self, e: Exception) -> None:
+        """The wire is cut: requests that wait for an answer over it end now, not when their time is up."""
+        await super()._process_op_err(e)
+        for answer in list(self._resp_map.values()):
+            if not answer.done():
+                answer.set_exception(nats.errors.ConnectionClosedError())
+
     async def _process_err(self, err_msg: str) -> None:
         """nats-py closes for good on most `-ERR`; whatever the server complains of, come back instead."""
         error = nats.errors.Error(f"nats: {err_msg.strip(chr(39))}")

@@ -66,10 +66,14 @@ class Consumers:
         self.trouble = ""
 
     async def open(self, positions: list[int]) -> None:
-        """Everything up to the first pull requests."""
+        """Everything up to the first pull requests; what fails on the way is `mend`'s to try again."""
         self._go_on_from(positions)
         await self._client.subscribe_raw(f"{self._inbox}.>", self._on_raw)
-        await self._renew()
+        try:
+            await self._renew()
+        except JetStreamSilentError as error:
+            self.trouble = str(error)
+            self._doubted.set()
 
     def close(self) -> None:
         """Take nothing more, at once; what still comes is dropped, and read again at the next start."""
