@@ -7,6 +7,7 @@ written in `store.py`: so this file can be read for one question only, when are 
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -119,7 +120,7 @@ class Projector:
             return self._settings.linger
         except RebuildStoppedError:
             return self._settings.linger
-        except (RebuildBusyError, sa.exc.OperationalError, OSError) as error:
+        except (RebuildBusyError, sa.exc.OperationalError, sqlite3.OperationalError, OSError) as error:
             self._let_go()  # busy, full or out of reach: the same again, with what is read afresh
             self._held_up(_one_line(error))
             return self._settings.retry
