@@ -82,6 +82,7 @@ class Consumers:
     def doubt_all(self) -> None:
         """The connection is a new one: nothing that was asked for over the old one will come [H1]."""
         for pull in self._pulls:
+            pull.failures = 0
             self._doubt(pull)
 
     def pending(self) -> int:
