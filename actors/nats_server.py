@@ -72,14 +72,15 @@ class NatsServer:
             self._refuse_taken_port()
         with contextlib.suppress(FileNotFoundError):
             self.log.unlink()
-        self._process = subprocess.Popen(
-            self._command(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            process_group=0,  # a Ctrl-C in the terminal is for the runner, which drains first
-            preexec_fn=_die_with_parent(),  # noqa: PLW1509 - `up` starts it before any other thread
-        )
+        with self.log.open("ab") as log:  # what it says before it has opened its log by itself
+            self._process = subprocess.Popen(
+                self._command(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                process_group=0,  # a Ctrl-C in the terminal is for the runner, which drains first
+                preexec_fn=_die_with_parent(),  # noqa: PLW1509 - `up` starts it before any other thread
+            )
         try:
             self._await_ready(time.monotonic() + timeout)
         except BaseException:
