@@ -73,16 +73,19 @@ def _merged(
 
 
 def _differences(table: Table, live: _Keyed | None, rebuilt: _Keyed | None) -> list[Difference]:
-    names = schema.key_columns(table)
+    view, names = (
+        str(table.name),
+        [str(name) for name in schema.key_columns(table)],
+    )  # not SQLAlchemy's own str
     either = live or rebuilt
     assert either is not None  # a merged pair has one side at least
     key = dict(zip(names, either[0], strict=True))
     if live is None or rebuilt is None:
         there = ["missing" if side is None else "present" for side in (live, rebuilt)]
-        return [Difference(table.name, key, WHOLE_ROW, *there)]
-    others = [column.name for column in table.columns if column.name not in names]
+        return [Difference(view, key, WHOLE_ROW, *there)]
+    others = [str(column.name) for column in table.columns if column.name not in names]
     return [
-        Difference(table.name, key, column, ours, theirs)
+        Difference(view, key, column, ours, theirs)
         for column, ours, theirs in zip(others, live[1], rebuilt[1], strict=True)
         if ours != theirs
     ]

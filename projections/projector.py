@@ -10,7 +10,6 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -105,8 +104,7 @@ class Projector:
                 if delay:
                     self._woken.wait(delay)
                     self._woken.clear()
-            with suppress(RebuildStoppedError):
-                self.step()
+            self.step()
         finally:
             self.close()
 

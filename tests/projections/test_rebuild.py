@@ -19,7 +19,15 @@ from projections import rebuild as rebuild_module
 from projections.compare import compare
 from projections.projector import Projector, ProjectorSettings
 from projections.queries import Views
-from projections.rebuild import RebuildBusyError, RebuildStoppedError, build, one_at_a_time, rebuild, swap, verify
+from projections.rebuild import (
+    RebuildBusyError,
+    RebuildStoppedError,
+    build,
+    one_at_a_time,
+    rebuild,
+    swap,
+    verify,
+)
 from tests.support.projections_log import MemoryLog
 from tests.support.projections_plausible import stories
 from tests.support.projections_story import LeadStory, Story
@@ -46,7 +54,9 @@ def dump(views: Path) -> list[str]:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(story=stories(), sizes=st.lists(st.integers(1, 40), min_size=1, max_size=6), rebuilt_by=st.integers(1, 50))
+@given(
+    story=stories(), sizes=st.lists(st.integers(1, 40), min_size=1, max_size=6), rebuilt_by=st.integers(1, 50)
+)
 def test_a_rebuild_equals_the_live_views_whatever_the_batches(
     story: Story, sizes: list[int], rebuilt_by: int
 ) -> None:

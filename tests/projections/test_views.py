@@ -146,7 +146,10 @@ def test_a_duplicate_has_no_row_and_is_counted(story: Story, lead: LeadStory) ->
 
 def test_a_dead_letter_keeps_one_row_over_its_runs(story: Story, lead: LeadStory) -> None:
     lead.add(lead.received("m1"), lead.dead_lettered("m1"))
-    assert (letters(story), processed(story)) == ([("failed", "action_failed")], [("failed", "dead_lettered")])
+    assert (letters(story), processed(story)) == (
+        [("failed", "action_failed")],
+        [("failed", "dead_lettered")],
+    )
     lead.add(lead.retried("m1"))
     assert letters(story) == [("retrying", "action_failed")]
     assert processed(story) == [("retrying", "in_progress")]
@@ -197,7 +200,9 @@ def test_a_discarded_dead_letter_leaves_its_message_dead_lettered(story: Story, 
 
 
 def test_a_reject_has_a_row_of_its_message_only_where_its_ids_can_be_read(story: Story) -> None:
-    story.add("rejects:3", rejected("d1"), rejected("d2", message=None), rejected("d3", message="m9", lead=None))
+    story.add(
+        "rejects:3", rejected("d1"), rejected("d2", message=None), rejected("d3", message="m9", lead=None)
+    )
     assert letters(story) == [("failed", "rejected")] * 3
     assert processed(story) == [("failed", "rejected")]
     assert metric(story, "message_dlq_total") == {("rejected",): 3}

@@ -111,9 +111,7 @@ class Plausible:
     def _rejected(self, lead: LeadStory, key: tuple[int, int], message: str) -> None:
         category = "lead_stopped" if self._next() % 2 else "rejected"
         known = lead.lead if self._next() % 3 else None
-        event = rejected(
-            f"d{key}", message=message, lead=known, business=lead.business, category=category
-        )
+        event = rejected(f"d{key}", message=message, lead=known, business=lead.business, category=category)
         self.story.add("rejects:3", event)
         self._phase[key] = "rejected"
 
