@@ -1,0 +1,170 @@
+"""What must be true of every history of a lead, whatever happened to it. Each rule reads events alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from domain import events as ev
+from domain.events import Event
+from domain.lead import LeadState
+
+#: Facts that may stand between those of a message at work: receipts, and what people do.
+_ASIDE = (
+    ev.MessageReceived,
+    ev.DuplicateDetected,
+    ev.CommandRefused,
+    ev.DeadLetterRetried,
+    ev.DeadLetterAmended,
+    ev.DeadLetterResolved,
+    ev.DeadLetterDiscarded,
+    ev.TaskStarted,
+    ev.TaskCompleted,
+    ev.TaskCancelled,
+    ev.TaskReassigned,
+)
+_ENDS = (ev.MessageCompleted, ev.MessageDeadLettered)
+
+
+def in_order(history: Sequence[Event]) -> None:
+    """Messages are first ended in the order in which they were received."""
+    received = [e.key for e in history if isinstance(e, ev.MessageReceived)]
+    ended = [key for key, _ in _first_ends(history)]
+    assert ended == received[: len(ended)]
+
+
+def one_at_a_time(history: Sequence[Event]) -> None:
+    """From a message's first fact at work to its end, no other message has any."""
+    at_work: str | None = None
+    for event in history:
+        if isinstance(event, _ASIDE) or getattr(event, "settled_by", None):
+            continue
+        message_id = getattr(event, "message_id", None)
+        if message_id is None or isinstance(event, ev.LeadUnflagged | ev.LeadFlagged):
+            continue
+        assert at_work in {None, message_id}
+        at_work = None if isinstance(event, _ENDS) else message_id
+
+
+def executed_once(history: Sequence[Event]) -> None:
+    """A key is executed once and compensated once, in that order; so is each task."""
+    executed = Counter(e.key for e in history if isinstance(e, ev.ActionExecuted))
+    undone = Counter(e.key.removesuffix("/undo") for e in history if isinstance(e, ev.ActionCompensated))
+    tasks = Counter(e.task.task_id for e in history if isinstance(e, ev.ActionExecuted))
+    assert set(executed.values()) | set(undone.values()) | set(tasks.values()) <= {1}
+    assert set(undone) <= set(executed)
+
+
+def undone_in_reverse(history: Sequence[Event]) -> None:
+    """Within one run of a message, compensation goes down the plan, and tries each step once."""
+    down: dict[str, int] = {}
+    for event in history:
+        if isinstance(event, ev.ActionsPlanned):
+            down.pop(event.message_id, None)
+        elif isinstance(event, ev.ActionCompensated | ev.CompensationFailed):
+            if getattr(event, "settled_by", None):
+                continue
+            assert event.n < down.get(event.message_id, 1000)
+            down[event.message_id] = event.n
+
+
+def nothing_stands_after_an_ordinary_failure(history: Sequence[Event]) -> None:
+    """A message that was dead-lettered because an action failed has every executed action compensated."""
+    standing: dict[str, set[str]] = {}
+    for event in history:
+        if isinstance(event, ev.ActionExecuted):
+            standing.setdefault(event.message_id, set()).add(event.key)
+        elif isinstance(event, ev.ActionCompensated):
+            standing[event.message_id].discard(event.key.removesuffix("/undo"))
+        elif isinstance(event, ev.MessageReceived):
+            standing.pop(event.message_id, None)
+        elif isinstance(event, ev.MessageDeadLettered) and event.category in {
+            "action_failed",
+            "breaker_open",
+        }:
+            assert not standing.get(event.message_id)
+
+
+def calls_alternate(history: Sequence[Event]) -> None:
+    """No call is begun while another is out, and none of a message whose outcome a person must settle."""
+    out: str | None = None
+    unsettled: set[str] = set()
+    for event in history:
+        if isinstance(event, ev.ActionStarted):
+            assert out is None
+            assert event.message_id not in unsettled
+            out = event.key
+        elif getattr(event, "key", None) == out and not isinstance(event, ev.LeadFlagged | ev.LeadUnflagged):
+            out = None
+        if isinstance(event, ev.ActionFailed) and event.category == "outcome_unknown":
+            unsettled.add(event.message_id)
+        elif isinstance(event, ev.DeadLetterResolved | ev.DeadLetterDiscarded):
+            unsettled.discard(event.message_id or "")
+
+
+def attempts_are_bounded(history: Sequence[Event]) -> None:
+    """At most four calls of a key in one run; of an order towards a once target, one."""
+    classes: dict[str, str | None] = {}
+    made: Counter[str] = Counter()
+    for event in history:
+        if isinstance(event, ev.ActionsPlanned):
+            classes |= {step.key: step.idempotency for step in event.actions}
+            for step in event.actions:
+                made.pop(step.key, None)
+        elif isinstance(event, ev.ActionStarted):
+            made[event.key] += 1
+            once = classes.get(event.key) == "once" and event.action == "create_order"
+            assert made[event.key] <= (1 if once else 4)
+        elif isinstance(event, ev.ActionDeferred) and event.returned_attempt:
+            made[event.key] -= 1
+
+
+def every_message_is_somewhere(history: Sequence[Event], state: LeadState) -> None:
+    """A received message is at work, has ended, or is with a person; and no two at once."""
+    received = [e.message_id for e in history if isinstance(e, ev.MessageReceived)]
+    queued = [work.message.message_id for work in state.queue]
+    parked = [work.message.message_id for work in state.letters.values()]
+    assert len(set(queued)) == len(queued)
+    assert not set(queued) & set(parked)
+    ended = {e.message_id for e in history if isinstance(e, _ENDS)}
+    assert set(received) <= set(queued) | ended
+
+
+def tasks_follow_from_events(history: Sequence[Event], state: LeadState) -> None:
+    """The open tasks are those that were made and neither ended nor undone."""
+    tasks: dict[str, str] = {}
+    for event in history:
+        if isinstance(event, ev.ActionExecuted):
+            tasks[event.task.task_id] = "pending"
+        elif isinstance(event, ev.TaskStarted):
+            tasks[event.task_id] = "in_progress"
+        elif isinstance(event, ev.ActionCompensated | ev.TaskCompleted | ev.TaskCancelled):
+            tasks.pop(event.task_id, None)
+    assert tasks == state.tasks
+
+
+def _first_ends(history: Sequence[Event]) -> list[tuple[str, Event]]:
+    """(key of the message's life, its first end), in the order of the ends."""
+    lives: dict[str, str] = {}
+    ended: dict[str, Event] = {}
+    for event in history:
+        if isinstance(event, ev.MessageReceived):
+            lives[event.message_id] = event.key
+        elif isinstance(event, _ENDS):
+            ended.setdefault(lives[event.message_id], event)
+    return list(ended.items())
+
+
+OF_HISTORY: tuple[Callable[[Sequence[Event]], None], ...] = (
+    in_order,
+    one_at_a_time,
+    executed_once,
+    undone_in_reverse,
+    nothing_stands_after_an_ordinary_failure,
+    calls_alternate,
+    attempts_are_bounded,
+)
+OF_STATE: tuple[Callable[[Sequence[Event], LeadState], None], ...] = (
+    every_message_is_somewhere,
+    tasks_follow_from_events,
+)
