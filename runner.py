@@ -156,7 +156,8 @@ class System:
         """Returns once messages are taken. Raises `LeadlineError` or OSError for what a person can mend;
         what was begun is ended then."""
         try:
-            self._start()
+            self.prepare()
+            self.open()
         except BaseException:
             self.guardian.stopping()
             self._close()
@@ -193,7 +194,8 @@ class System:
             "journal_stalled": float(self._journal.stalled is not None),
         }
 
-    def _start(self) -> None:
+    def prepare(self) -> None:
+        """Everything but the intake: the first half of `start`."""
         settings = self.settings
         sys.setswitchinterval(settings.pool.switch_interval_ms / 1000)
         owner = self._owner or own_data_folder(settings)
@@ -207,13 +209,16 @@ class System:
         self._closers += [self.dispatcher.stop, self.scheduler.stop]
         self._start_projector()
         self._open_directory()
+        gc.collect()
+        gc.freeze()  # what is alive now stays: a full collection need not look at it again [H27]
+        gc.set_threshold(50_000, 20, 50)
+
+    def open(self) -> None:
+        """Take messages: the second half of `start`."""
         self.intake.start()
         self._start_thread("recovery", self._recover)
         self._start_thread("watch", self._watch)
         self._serve_metrics()
-        gc.collect()
-        gc.freeze()  # what is alive now stays: a full collection need not look at it again [H27]
-        gc.set_threshold(50_000, 20, 50)
 
     def _start_journal(self, recorder: Any) -> None:
         ref = JournalActor.start(

@@ -113,7 +113,7 @@ class LeadActor(RecordingActor):
         events = lead.decide(state, command, shared.playbook, now=now, place=because.place)
         if events:
             self.record(events, now, because)
-        while follow := lead.follow(state, shared.playbook, now):
+        while state.queue and (follow := lead.follow(state, shared.playbook, now)):
             self.record(follow, now, self._cause_of_work())
 
     def _cause_of_work(self) -> Cause:

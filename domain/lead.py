@@ -50,8 +50,13 @@ class LeadState(Struct):
     redriven: dict[str, datetime] = field(default_factory=dict)
     #: Open tasks: id → status.
     tasks: dict[str, str] = field(default_factory=dict)
+    #: What the lead's idempotency keys begin with, `<business>/<lead token>`.
+    base_key: str = ""
     #: Ids have been forgotten: one that is not known may have been here before, so keys say which life it is.
     forgot: bool = False
+
+    def __post_init__(self) -> None:
+        self.base_key = "/".join(self.stream.split(":", 2)[1:])
 
 
 class Wait(Struct, frozen=True):
@@ -96,16 +101,15 @@ def evolve(state: LeadState, recorded: Recorded) -> LeadState:
     """The state after an event, in place. Total: what happened, happened."""
     state.version = recorded.version
     event = recorded.event
-    _take_place(state, recorded)
+    if recorded.place is not None:
+        _take_place(state, recorded.place)
     if type(event) in work.CHANGES:
         _evolve_work(state, recorded)
     apply = _APPLY.get(type(event))
     if apply is not None:
         apply(state, event, recorded)
-    command_id = getattr(event, "command_id", None)
-    if command_id is not None:
-        refused = event.reason if isinstance(event, ev.CommandRefused) else ""
-        state.commands[command_id] = (refused, recorded.at)
+    if type(event) in _COMMANDED:
+        _answered(state, event, recorded)
     return state
 
 
@@ -148,7 +152,7 @@ def _receive(
         return ()
     if _is_known(state, message.message_id, now):
         return (ev.DuplicateDetected(message.message_id, command.redrive_of),)
-    key = f"{message.business_id}/{encode(message.lead_id)}/{encode(message.message_id)}"
+    key = f"{state.base_key}/{encode(message.message_id)}"
     if place is not None and (state.forgot or message.message_id in state.seen):
         key = f"{key}@{place.sequence}"
     ai = message.ai
@@ -202,10 +206,12 @@ def _awaiting(state: LeadState, command: Command | PersonsCommand) -> Work | Non
     return state.queue[0] if matches else None
 
 
-def _take_place(state: LeadState, recorded: Recorded) -> None:
-    place = recorded.place
-    if place is None:
-        return
+def _answered(state: LeadState, event: Any, recorded: Recorded) -> None:
+    refused = event.reason if isinstance(event, ev.CommandRefused) else ""
+    state.commands[event.command_id] = (refused, recorded.at)
+
+
+def _take_place(state: LeadState, place: Place) -> None:
     if place.incarnation != state.incarnation:
         state.incarnation = place.incarnation
         state.sequence = place.sequence
@@ -228,7 +234,8 @@ def _evolve_work(state: LeadState, recorded: Recorded) -> None:
 def _received(state: LeadState, event: MessageReceived, recorded: Recorded) -> None:
     arrived = Work(event, recorded.at, event.key, recorded.trace, recorded.event_id)
     state.queue.append(arrived)
-    state.letters.pop(arrived.dead_letter_id, None)  # a second life takes over the row [H23]
+    if state.letters:
+        state.letters.pop(arrived.dead_letter_id, None)  # a second life takes over the row [H23]
     state.seen.pop(event.message_id, None)
     _forget(state, recorded.at)
     state.seen[event.message_id] = recorded.at
@@ -310,6 +317,9 @@ def _resolved(state: LeadState, event: ev.DeadLetterResolved, _: Recorded) -> No
 def _discarded(state: LeadState, event: ev.DeadLetterDiscarded, _: Recorded) -> None:
     state.letters.pop(event.dead_letter_id, None)
 
+
+#: The events that a person's command leaves: each holds its `command_id`.
+_COMMANDED = frozenset(kind for kind in ev.STORED_NAMES if "command_id" in kind.__struct_fields__)
 
 _APPLY: dict[type[Event], Callable[[LeadState, Any, Recorded], None]] = {
     MessageReceived: _received,

@@ -99,14 +99,18 @@ def _checked(playbook: Playbook, plan: object) -> Plan:
     """A handler's plan with what its types promise, since its events must be readable for ever."""
     if not isinstance(plan, Plan):
         raise PlanError(f"the handler gave {type(plan).__name__}, not a Plan")
-    try:
-        plan = msgspec.convert(msgspec.structs.asdict(plan), Plan)
-    except msgspec.ValidationError as error:
-        raise PlanError(f"the handler's plan has a wrong field: {error}") from None
+    if not _well_typed(plan):
+        raise PlanError("the handler's plan has a wrong field: actions is a tuple of names, escalate a bool")
     for action in plan.actions:
         if action not in playbook.actions:
             raise PlanError(f"the handler planned {action!r}, which no executor carries out")
     return plan
+
+
+def _well_typed(plan: Plan) -> bool:
+    """By hand, since it is done for every message: a conversion by msgspec takes five times as long."""
+    texts = (plan.response, plan.asks, *(plan.actions if type(plan.actions) is tuple else (None,)))
+    return type(plan.escalate) is bool and all(type(text) is str for text in texts)
 
 
 def _step(playbook: Playbook, business_id: str, n: int, action: str, keys: RunKeys) -> PlannedAction:

@@ -1,0 +1,1 @@
+"""How fast Leadline is, beside a floor measured in the same run. `make bench`, or `python -m bench NAME…`."""

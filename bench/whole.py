@@ -1,0 +1,115 @@
+"""The whole way: from messages in the stream until the live views have caught up, with CPU by stage."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+import runner
+import settings
+from bench.load import TENANTS
+from projections.queries import Views
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Run(Struct, frozen=True):
+    """One run: messages a second, and microseconds of CPU a message by stage."""
+
+    per_second: float
+    cpu: dict[str, float]
+    events: int
+
+
+def measure(
+    url: str, folder: Path, count: int, *, targets: bool, server_pid: int, more: Mapping[str, Any] = {}
+) -> Run:
+    """Start Leadline on a stream that holds `count` messages, and wait for its views."""
+    chosen = _settings(url, folder, targets=targets, more=more)
+    system = runner.build(chosen)
+    system.prepare()
+    views = Views(runner.views_path(chosen))
+    _await(lambda: _position(views) is not None)
+    before = _cpu(server_pid)
+    began = time.perf_counter()
+    system.open()
+    _await(lambda: _completed(views) == count)
+    seconds = time.perf_counter() - began
+    after = _cpu(server_pid)
+    events = system.store.last_position()
+    system.stop()
+    cpu = {stage: (after[stage] - before.get(stage, 0.0)) / count * 1e6 for stage in after}
+    return Run(count / seconds, cpu, events)
+
+
+def _settings(url: str, folder: Path, *, targets: bool, more: Mapping[str, Any]) -> settings.Settings:
+    overrides: dict[str, Any] = {"data": str(folder), "nats.url": url, "http_port": 0, "tenants": TENANTS}
+    if targets:
+        local = {"kind": "scripted", "idempotency": "keyed"}
+        overrides["targets"] = {"create_order": local, "notify_sales": local}
+    return settings.load(Path("/dev/null"), env={}, overrides={**overrides, **more})
+
+
+def _position(views: Views) -> int | None:
+    try:
+        return views.position().position
+    except Exception:  # the projector is still making them
+        return None
+
+
+def _completed(views: Views) -> int:
+    counted = views.metrics("message_processing_seconds_count")
+    return int(counted[0]["value"]) if counted else 0
+
+
+def _await(condition: Any, timeout: float = 300.0) -> None:
+    until = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > until:
+            raise TimeoutError("the benchmark hangs")
+        time.sleep(0.01)
+
+
+def _cpu(server_pid: int) -> dict[str, float]:
+    """CPU seconds so far, by stage: threads of this process by their name, and the processes beside it."""
+    by_stage: dict[str, float] = {}
+    for thread in threading.enumerate():
+        stage = _stage(thread.name)
+        if thread.native_id is not None:
+            stat = Path(f"/proc/self/task/{thread.native_id}/stat")
+            by_stage[stage] = by_stage.get(stage, 0.0) + _seconds(stat)
+    for pid in _children():
+        by_stage["projector"] = by_stage.get("projector", 0.0) + _seconds(Path(f"/proc/{pid}/stat"))
+    by_stage["nats-server"] = _seconds(Path(f"/proc/{server_pid}/stat"))
+    by_stage.pop("the bench itself", None)
+    return by_stage
+
+
+def _stage(name: str) -> str:
+    for prefix, stage in (
+        ("pool", "leads (pool)"),
+        ("intake", "intake"),
+        ("Journal", "journal"),
+        ("Worker", "targets' workers"),
+        ("projector", "projector"),
+        ("scheduler", "scheduler"),
+    ):
+        if name.startswith(prefix):
+            return stage
+    return "the bench itself"
+
+
+def _children() -> list[int]:
+    return [p.pid for p in multiprocessing.active_children() if p.pid is not None]
+
+
+def _seconds(stat: Path) -> float:
+    fields = stat.read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
