@@ -137,6 +137,18 @@ def printable_payload(body: bytes) -> str:
     return text
 
 
+def payload_bytes(payload: str) -> bytes:
+    """The body that `printable_payload` kept. Raises `Rejected` for text that it would never give."""
+    if "\0" in payload:
+        raise Rejected("payload holds a NUL character")
+    if not payload.startswith("base64:"):
+        return payload.encode()
+    try:
+        return base64.b64decode(payload.removeprefix("base64:"), validate=True)
+    except ValueError as error:
+        raise Rejected(f"payload begins with base64: and cannot be read as that: {error}") from None
+
+
 def check_id(name: str, value: object, limit: int) -> str:
     """An id of 1..limit characters without control characters, or `Rejected`."""
     if not isinstance(value, str):

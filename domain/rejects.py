@@ -15,7 +15,9 @@ from domain import commands as co
 from domain import events as ev
 from domain import tokens
 from domain.commands import PersonsCommand
+from domain.errors import Rejected
 from domain.events import Event, MessageRejected, Place, Recorded
+from domain.messages import MAX_MESSAGE_BYTES, payload_bytes
 from domain.operate import refuse
 from domain.tokens import derived_id
 
@@ -81,6 +83,8 @@ def decide(
     row = state.rows.get(dead_letter_id) if dead_letter_id is not None else None
     if row is None or dead_letter_id is None:
         return refuse(command, "there is no open reject with this id")
+    if row.state == "retrying":
+        return refuse(command, "it is on its way already")
     told = (command.command_id, command.by, command.why)
     match command:
         case co.RetryDeadLetter():
@@ -120,8 +124,6 @@ def lead_stream_of(subject: str) -> str:
 def _why_not(row: RejectRow, unreadable: str) -> str:
     if row.category == "lead_stopped":
         return "its lead is stopped: `leadline lead resume` delivers all of its messages, in order"
-    if row.state == "retrying":
-        return "it is on its way already"
     if row.subject.startswith("leads.cmd."):
         return "a command is not redriven: give it again"
     return unreadable
@@ -131,6 +133,12 @@ def _amend(row: RejectRow, command: co.AmendDeadLetter) -> Sequence[Event]:
     payload = command.changes.get("payload")
     if set(command.changes) != {"payload"} or not isinstance(payload, str):
         return refuse(command, "of a rejected message only `payload`, the whole body as text, can be amended")
+    try:
+        size = len(payload_bytes(payload))
+    except Rejected as rejected:
+        return refuse(command, rejected.reason)
+    if size > MAX_MESSAGE_BYTES:
+        return refuse(command, f"larger than {MAX_MESSAGE_BYTES} bytes: {size}")
     before = {"payload": f"in version {row.version} of this stream"}
     told = (command.command_id, command.by, command.why)
     return (
@@ -189,7 +197,14 @@ def _amended(state: RejectsState, event: ev.DeadLetterAmended, recorded: Recorde
     row = state.rows.get(event.dead_letter_id)
     if row is not None:
         row.version = recorded.version
-        row.size = len(str(event.changes.get("payload", "")).encode())
+        row.size = _size_of(str(event.changes.get("payload", "")))
+
+
+def _size_of(payload: str) -> int:
+    """Bytes of a body as it is kept; what follows `base64:` stands for three quarters of its length."""
+    if payload.startswith("base64:"):
+        return len(payload.removeprefix("base64:")) * 3 // 4
+    return len(payload.encode())
 
 
 def _closed(state: RejectsState, event: ev.DeadLetterResolved | ev.DeadLetterDiscarded, _: Recorded) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from uuid import NAMESPACE_DNS, uuid5
 
 import pytest
 from hypothesis import given
@@ -90,6 +91,15 @@ def test_a_stream_id_gives_its_lead_back(lead_id: str) -> None:
     stream = tokens.lead_stream("acme-foods", tokens.encode(lead_id))
     assert stream.count(":") == 2
     assert tokens.lead_of_stream(stream) == ("acme-foods", lead_id)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_a_derived_id_is_uuid_version_5(key: str) -> None:
+    assert tokens.derived_id(key) == str(uuid5(tokens.NAMESPACE, key))
+
+
+def test_the_name_space_is_derived_itself() -> None:
+    assert uuid5(NAMESPACE_DNS, "leadline") == tokens.NAMESPACE
 
 
 def test_derived_ids_are_the_same_for_ever() -> None:
