@@ -117,7 +117,7 @@ def evolve(state: RejectsState, recorded: Recorded) -> RejectsState:
 
 def lead_stream_of(subject: str) -> str:
     """The stream of the lead that a subject names, whatever the subject's spelling."""
-    _, _, business, token = subject.split(".", 3)
+    business, _, token = subject.split(".", 2)[-1].partition(".")
     return tokens.lead_stream(business, token)
 
 
