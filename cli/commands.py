@@ -146,7 +146,7 @@ def lead_resume(
 ) -> None:
     """Let a stopped lead take mail again; what it was sent meanwhile is delivered in order."""
     tokens = encode(business), encode(lead_id)
-    _give(settings_of(ctx), [(lead_id, tokens)], saying, lambda _, **who: co.ResumeLead(**who))
+    _give(settings_of(ctx), [lead_id], lambda _: tokens, saying, lambda _, **who: co.ResumeLead(**who))
 
 
 @shares_options
@@ -201,44 +201,47 @@ def task_reassign(
 
 
 Make = Callable[..., PersonsCommand]
+#: Business and lead, as the subject has them.
+Tokens = tuple[str, str]
 
 
 def _to_dead_letters(ctx: typer.Context, ids: list[str], saying: Saying, make: Make) -> None:
     settings = settings_of(ctx)
     views = views_of(settings)
 
-    def tokens_of(dead_letter_id: str) -> tuple[str, str]:
+    def tokens_of(dead_letter_id: str) -> Tokens:
         tokens = views.subject_of_dead_letter(dead_letter_id)
         if tokens is None:
             raise LeadlineError(f"there is no dead letter {dead_letter_id}; `leadline dlq` lists them")
         return tokens
 
-    _give(settings, [(i, tokens_of(i)) for i in ids], saying, make)
+    _give(settings, ids, tokens_of, saying, make)
 
 
 def _to_tasks(ctx: typer.Context, ids: list[str], saying: Saying, make: Make) -> None:
     settings = settings_of(ctx)
     views = views_of(settings)
 
-    def tokens_of(task_id: str) -> tuple[str, str]:
+    def tokens_of(task_id: str) -> Tokens:
         task = views.task(task_id)
         if task is None:
             raise LeadlineError(f"there is no task {task_id}; `leadline tasks` lists them")
         return encode(task["business_id"]), encode(task["lead_id"])
 
-    _give(settings, [(i, tokens_of(i)) for i in ids], saying, make)
+    _give(settings, ids, tokens_of, saying, make)
 
 
 def _give(
-    settings: Settings, addressed: list[tuple[str, tuple[str, str]]], saying: Saying, make: Make
+    settings: Settings, ids: list[str], tokens_of: Callable[[str], Tokens], saying: Saying, make: Make
 ) -> None:
-    """The same command to each, one after the other; every outcome is shown."""
-    if saying.command_id and len(addressed) > 1:
+    """The same command to each, one after the other, once all are known to be there; every outcome is shown."""
+    if saying.command_id and len(ids) > 1:
         raise WrongUseError("--command-id names one command: give one ID with it")
-    outcomes = []
-    for name, tokens in addressed:
-        command = make(name, **_who(saying))
-        outcomes.append((name, ask(settings.nats.url, tokens, command, saying.timeout)))
+    addressed = [(name, tokens_of(name)) for name in ids]
+    outcomes = [
+        (name, ask(settings.nats.url, tokens, make(name, **_who(saying)), saying.timeout))
+        for name, tokens in addressed
+    ]
     _show(outcomes, saying.as_json)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -99,7 +100,7 @@ def wait(settings: Settings) -> str:
     """Until nothing is left to do, with what is going on in one moving line; the last of them."""
     until = time.monotonic() + PATIENCE_SECONDS
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    with Progress(*columns, console=notes(), transient=True) as progress:
+    with Progress(*columns, console=notes(), transient=True, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("starting")
         while True:
             try:

@@ -15,6 +15,10 @@ from cli import options
 from cli.output import note, notes, say, show_json
 from cli.shell import FAILED, settings_of
 from projections import rebuild as views_rebuild
+from projections.compare import Difference
+from projections.rebuild import Verification
+from projections.store import ViewsPosition
+from settings import Settings
 
 #: Differing rows told one by one; `--json` has all of them.
 TOLD = 20
@@ -28,21 +32,50 @@ def rebuild(
 ) -> None:
     """Build the views anew from the events. Also beside a live runner."""
     settings = settings_of(ctx)
-    views = runner.views_path(settings)
-    with closing(runner.open_event_log(settings)) as log, building() as on_built:
-        if verify:
-            compared = views_rebuild.verify(log, views, on_built=on_built)
-        else:
-            built = views_rebuild.rebuild(log, views, on_built=on_built)
-    if not verify:
-        if as_json:
-            show_json(built)
-        else:
-            say(f"built anew up to event {built.position:,}", "green")
+    if verify:
+        compared = verified(settings)
+        show_json(compared) if as_json else tell_differences(compared)
+        failed = bool(compared.differences)
+    else:
+        built = rebuilt(settings)
+        show_json(built) if as_json else say(f"built anew up to event {built.position:,}", "green")
+        failed = built.stopped_error is not None
         if built.stopped_error:
             note(f"stopped there: {built.stopped_error}", "bold red")
-            raise typer.Exit(FAILED)
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+def rebuilt(settings: Settings) -> ViewsPosition:
+    with closing(runner.open_event_log(settings)) as log, building() as on_built:
+        return views_rebuild.rebuild(log, runner.views_path(settings), on_built=on_built)
+
+
+def verified(settings: Settings) -> Verification:
+    with closing(runner.open_event_log(settings)) as log, building() as on_built:
+        return views_rebuild.verify(log, runner.views_path(settings), on_built=on_built)
+
+
+def tell_differences(compared: Verification) -> None:
+    """How many rows were compared, and each that differs."""
+    if not compared.differences:
+        say(f"{compared.rows:,} rows are the same as rebuilt, up to event {compared.position:,}", "green")
         return
+    for difference in compared.differences[:TOLD]:
+        say(described(difference), "red")
+    if len(compared.differences) > TOLD:
+        note(f"… and {len(compared.differences) - TOLD} more; --json has them all", "red")
+    say(
+        f"{len(compared.differences):,} of {compared.rows:,} rows differ at event {compared.position:,};"
+        " `leadline rebuild` puts the views right",
+        "bold red",
+    )
+
+
+def described(difference: Difference) -> str:
+    """Which value, and both of what it is."""
+    key = ", ".join(f"{name} {value}" for name, value in difference.key.items())
+    return f"{difference.table} {key}: {difference.column} is {difference.live}, rebuilt {difference.rebuilt}"
 
 
 @contextmanager
