@@ -20,6 +20,8 @@ from nats.aio.client import Client
 
 from domain.errors import LeadlineError
 
+#: For those who pass a connection on and need nothing else of the library.
+Connection = Client
 #: (subject, reply, headers, body). Must not raise: it would end the read loop.
 OnRaw = Callable[[bytes, bytes, bytes, bytes], None]
 

@@ -78,6 +78,8 @@ class EntryReader:
 
 def traceparent(headers: bytes) -> str:
     """The W3C trace context of a header block, "" where there is none that is valid."""
+    if b"raceparent" not in headers and b"RACEPARENT" not in headers:
+        return ""
     match = _TRACEPARENT.search(headers)
     return match[1].decode() if match else ""
 

@@ -96,7 +96,12 @@ class Intake:
         """Returns when every partition has its consumer. Raises what a person can mend: no server, no
         JetStream, a stream that differs."""
         self._thread.start()
-        self._started.result(timeout)
+        try:
+            self._started.result(timeout)
+        except TimeoutError:
+            raise IntakeDiedError(
+                f"the log could not be opened within {timeout:g} s: {self.trouble}"
+            ) from None
 
     def drain(self, timeout: float) -> bool:
         """Take nothing more; wait until all in hand is recorded; write the positions. True if it was all."""
@@ -158,9 +163,9 @@ class Intake:
                 self._on_death(cause)
 
     async def _main(self) -> None:
-        self._loop = asyncio.get_running_loop()
         self._over = asyncio.Event()
-        self._failed: asyncio.Future[None] = self._loop.create_future()
+        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
         history = History(self._ports.read_position, self._ports.read_stream)
         await connection.connect(
             self._settings.url,

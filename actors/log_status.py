@@ -8,10 +8,9 @@ from __future__ import annotations
 import asyncio
 
 from msgspec import Struct
-from nats.aio.client import Client
 
 from actors import stream
-from actors.connection import connect
+from actors.connection import Connection, connect
 from actors.incarnations import History, ReadPosition, ReadStream, incarnation_name
 from actors.stream import PARTITIONS
 from domain.events import MessagesLost, StreamRewound
@@ -46,7 +45,7 @@ class LogStatus(Struct, frozen=True):
         return not self.rewound and not any(partition.behind for partition in self.partitions)
 
 
-async def read_status(client: Client, read_position: ReadPosition, read_stream: ReadStream) -> LogStatus:
+async def read_status(client: Connection, read_position: ReadPosition, read_stream: ReadStream) -> LogStatus:
     """Positions are read after the sequences, so that what is reported as caught up was so."""
     state = await stream.read_state(client)
     last = await asyncio.gather(*(stream.last_sequence_of(client, p) for p in range(PARTITIONS)))

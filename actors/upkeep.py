@@ -10,9 +10,8 @@ import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from nats.aio.client import Client
-
 from actors import jetstream, stream
+from actors.connection import Connection
 from actors.incarnations import LogLife
 from actors.jetstream import JetStreamError
 from actors.positions import Positions
@@ -58,7 +57,7 @@ class Upkeep:
 
     def __init__(
         self,
-        client: Client,
+        client: Connection,
         positions: Positions,
         checkpoints: Checkpoints,
         life: LogLife,
