@@ -27,7 +27,8 @@ from projections.fold import Fold
 from projections.queries import Views
 from projections.store import ViewsPosition, ViewsStore, apply_up_to_trouble, doubt
 
-BATCH = 10_000
+#: Larger than the live ones: the more of a row's changes meet in memory, the fewer are written.
+BATCH = 20_000
 
 #: Called after each batch with how far the new views are and how far they have to go.
 OnBuilt = Callable[[int, int], None]

@@ -17,7 +17,7 @@ from projections import projector as projector_module
 from projections.metrics import LONGEST_US, MAX_VALUE
 from projections.projector import Progress, Projector, ProjectorSettings, run_projector
 from projections.queries import Views
-from projections.rebuild import one_at_a_time, verify
+from projections.rebuild import one_at_a_time, rebuild, verify
 from tests.support.projections_log import MemoryLog
 from tests.support.projections_story import LeadStory, Story
 
@@ -372,7 +372,7 @@ def test_the_rebuild_of_a_projector_can_be_done_elsewhere(tmp_path: Path, log: M
 
     def elsewhere(stop: object) -> None:
         asked.append(stop)
-        projector_module.rebuild(log, tmp_path / "views.db")
+        rebuild(log, tmp_path / "views.db")
 
     projector = Projector(log, tmp_path / "views.db", rebuilder=elsewhere)
     projector.step()

@@ -180,7 +180,7 @@ def test_a_retry_that_succeeds_resolves_the_dead_letter(story: Story, lead: Lead
     ],
 )
 def test_a_settled_dead_letter_is_resolved_and_its_message_is_what_was_said(
-    story: Story, lead: LeadStory, outcome: str, requeued: bool, ends: tuple[str, str]
+    story: Story, lead: LeadStory, *, outcome: str, requeued: bool, ends: tuple[str, str]
 ) -> None:
     lead.add(lead.received("m1"), lead.dead_lettered("m1", "outcome_unknown"))
     lead.add(lead.resolved("m1", outcome, requeued=requeued))
