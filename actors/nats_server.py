@@ -152,15 +152,15 @@ class NatsServer:
         return (serious or lines or ["it left an empty log"])[-1]
 
     def _refuse_taken_port(self) -> None:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((self._host, self._port))
-            except OSError as error:
-                raise NatsServerError(
-                    f"port {self._port} on {self._host} cannot be had ({error.strerror}): end the program that uses"
-                    " it, choose another with --nats-port, or use a NATS that is already there with `leadline run`"
-                ) from None
+        """For a second it may be our own, which a killed runner's death is just ending."""
+        until = time.monotonic() + 1.0
+        while (refused := _cannot_bind(self._host, self._port)) is not None and time.monotonic() < until:
+            threading.Event().wait(0.05)
+        if refused is not None:
+            raise NatsServerError(
+                f"port {self._port} on {self._host} cannot be had ({refused.strerror}): end the program that uses"
+                " it, choose another with --nats-port, or use a NATS that is already there with `leadline run`"
+            )
 
     def _end_leftover(self) -> None:
         """End the server that a killed runner left over this very store; no other."""
@@ -204,6 +204,16 @@ def read_greeting(url: str, timeout: float = 2.0) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return greeting
+
+
+def _cannot_bind(host: str, port: int) -> OSError | None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return error
+    return None
 
 
 def _is_server_of(pid: int, store: Path) -> bool:

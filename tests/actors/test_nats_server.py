@@ -126,6 +126,18 @@ def test_a_port_that_somebody_else_has_is_said_in_one_line(tmp_path: Path) -> No
     assert "--nats-port" in str(refused.value)
 
 
+def test_a_port_that_is_just_being_left_is_waited_for(tmp_path: Path) -> None:
+    """H21: the server of a runner that was killed this moment has lost its pid file, and is not gone yet."""
+    leaving = socket.create_server(("127.0.0.1", 0))
+    port = leaving.getsockname()[1]
+    timer = threading.Timer(0.3, leaving.close)
+    timer.start()
+    server = NatsServer(tmp_path, port=port)
+    server.start()
+    server.stop()
+    timer.join()
+
+
 def test_a_start_that_fails_says_the_servers_own_reason(tmp_path: Path) -> None:
     conf = tmp_path / "broken.conf"
     conf.write_text("max_payload: {nonsense}\njetstream {")
