@@ -6,18 +6,18 @@ As a process it leaves the interpreter to the actors, which is worth a third of 
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import threading
 from collections.abc import Callable
-from multiprocessing.connection import wait as wait_for
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import structlog
 
 from domain.ports import EventLog
-from projections.projector import Projector, ProjectorSettings
+from projections.elsewhere import end_with_parent, rebuild_elsewhere
+from projections.projector import ProjectorSettings, run_projector
 from projections.rebuild import Stopping
 
 log = structlog.get_logger(__name__)
@@ -69,7 +69,10 @@ class ThreadHost:
         on_death: Callable[[BaseException], None],
     ) -> None:
         try:
-            _project(open_log, views, settings, self._stop)
+            elsewhere = partial(rebuild_elsewhere, open_log, views)
+            run_projector(
+                open_log, views, self._stop, settings=settings, say=log.warning, rebuilder=elsewhere
+            )
         except BaseException as error:  # crash-only: the process says why and ends
             on_death(error)
 
@@ -102,21 +105,5 @@ class ProcessHost:
 def _project_as_process(open_log: OpenLog, views: Path, settings: ProjectorSettings, stop: Stopping) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which drains first
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _project(open_log, views, settings, stop)
-
-
-def _end_with_parent() -> None:
-    """A killed parent stops nobody; its sentinel says that it is gone."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait_for([parent.sentinel])
-        os._exit(1)
-
-
-def _project(open_log: OpenLog, views: Path, settings: ProjectorSettings, stop: Stopping) -> None:
-    events = open_log()
-    try:
-        Projector(events, views, settings, say=log.warning).run(stop)
-    finally:
-        events.close()
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    run_projector(open_log, views, stop, settings=settings, say=log.warning)

@@ -227,13 +227,13 @@ def run_projector(
     stop: Stopping,
     *,
     settings: ProjectorSettings | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
     say: Callable[[str], None] | None = None,
+    rebuilder: Rebuilder | None = None,
 ) -> None:
     """A projector with a log of its own, until `stop` is set: the body of a thread or of a process."""
     log = open_log()
     try:
-        Projector(log, views, settings, on_progress=on_progress, say=say).run(stop)
+        Projector(log, views, settings, say=say, rebuilder=rebuilder).run(stop)
     finally:
         log.close()
 
