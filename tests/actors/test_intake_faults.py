@@ -3,6 +3,7 @@ handed over twice, each lead's order stays."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,9 @@ import pytest
 from nats.aio.client import Client
 
 from actors import jetstream
+from actors.connection import RawClient, connect
 from actors.intake import IntakeSettings
+from actors.jetstream import JetStreamSilentError
 from actors.pull import Pull, PullSettings
 from tests.support.eventually import eventually
 from tests.support.log import IMPATIENT, published, reading, traffic, with_client
@@ -55,6 +58,45 @@ def test_a_wire_that_is_cut_again_and_again_in_the_middle_of_a_batch(
         eventually(lambda: one.handed_on(COUNT), within=30.0)
         one.assert_each_once_in_order(COUNT)
         assert proxy.cuts >= 4
+
+
+def test_after_a_reconnect_reading_goes_on_at_once(server: TestServer, proxy: Proxy) -> None:
+    """H1: nobody waits until the silence of the old requests is noticed, which takes seven seconds."""
+    published(server.url, traffic(10))
+    with reading(proxy.url, pull=PullSettings()) as one:
+        eventually(lambda: one.handed_on(10))
+        proxy.cut()
+        published(server.url, traffic(20)[10:])
+        eventually(lambda: one.handed_on(20), within=4.0)
+        one.assert_each_once_in_order(20)
+
+
+def test_a_request_whose_answer_went_with_the_wire_ends_with_the_wire(
+    server: TestServer, proxy: Proxy
+) -> None:
+    async def ask() -> float:
+        client = await connect(proxy.url, name="a test", client=RawClient())
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        try:
+            asking = asyncio.ensure_future(jetstream.call(client, "INFO", timeout=20.0))
+            await loop.run_in_executor(None, lambda: eventually(lambda: bool(lost)))
+            proxy.cut()
+            with pytest.raises(JetStreamSilentError):
+                await asking
+        finally:
+            await client.close()
+        return loop.time() - started
+
+    lost: list[bytes] = []
+
+    def loses(frame: bytes) -> bool:
+        if b"MSG _INBOX" in frame[:12]:
+            lost.append(frame)
+        return bool(lost)
+
+    proxy.loses = loses
+    assert asyncio.run(ask()) < 5.0
 
 
 def test_a_message_lost_on_the_wire_is_noticed_by_the_next_one(server: TestServer, proxy: Proxy) -> None:
@@ -147,16 +189,16 @@ def test_a_server_that_is_stopped_for_a_while_and_goes_on(server: TestServer) ->
 
 
 def test_consumers_that_are_deleted_are_made_anew(server: TestServer) -> None:
-    """H2: by whomever; the server says 409 to the requests under way, and 503 to later ones."""
+    """H2: by whomever; the server says 409 to the requests under way, long before its silence is noticed."""
     published(server.url, traffic(100))
-    with reading(server.url) as one:
+    with reading(server.url, pull=PullSettings()) as one:
         eventually(lambda: one.handed_on(100))
         names = consumer_names(server.url)
         assert len(names) == 16
         for name in names:
             delete_consumer(server.url, name)
         published(server.url, traffic(200)[100:])
-        eventually(lambda: one.handed_on(200))
+        eventually(lambda: one.handed_on(200), within=4.0)
         one.assert_each_once_in_order(200)
         eventually(lambda: len(consumer_names(server.url)) == 16)
         assert one.intake.gauges()["remade_consumers"] == 16
