@@ -71,9 +71,7 @@ def test_after_a_reconnect_reading_goes_on_at_once(server: TestServer, proxy: Pr
         one.assert_each_once_in_order(20)
 
 
-def test_a_request_whose_answer_went_with_the_wire_ends_with_the_wire(
-    server: TestServer, proxy: Proxy
-) -> None:
+def test_a_request_whose_answer_went_with_the_wire_ends_with_the_wire(proxy: Proxy) -> None:
     async def ask() -> float:
         client = await connect(proxy.url, name="a test", client=RawClient())
         loop = asyncio.get_running_loop()

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from actors import jetstream, stream
-from actors.incarnations import History, incarnation_name, intake_stream
+from actors.incarnations import Chronicle, History, LogLife, incarnation_name, intake_stream
 from actors.intake import IntakeSettings
 from actors.log_status import LogStatus, read_status_at
 from actors.positions import position_name
-from actors.stream import PARTITIONS
+from actors.pull import PullSettings
+from actors.stream import PARTITIONS, StreamState
 from domain.events import Event, MessagesLost, Recorded, StreamRewound
 from tests.support.eventually import eventually
 from tests.support.intake_fakes import FakeJournal
@@ -173,6 +174,36 @@ def test_a_partition_with_something_unread_or_in_hand_is_not_raised(server: Test
         eventually(lambda: sorted(set(one.positions.all())) == [0, 1, 2, 3])
         for partition, sequence in positions.items():
             assert one.positions.position(partition) == sequence - 1
+
+
+def test_a_partition_with_something_still_on_the_server_is_not_raised(server: TestServer) -> None:
+    """Back-pressure by one partition leaves another's entries unread, with nothing of it in hand."""
+    published(server.url, [body(f"m{n}") for n in range(5)])
+    little = PullSettings(batch=5, requests=1, expires=2.0, heartbeat=0.25)
+    held = IntakeSettings(url=server.url, pull=little, max_in_hand=5, raise_every=0.02)
+    with reading(server.url, records=False, settings=held) as one:
+        eventually(lambda: one.handed_on(5))
+        published(server.url, [body(f"m{n}", "lead-2") for n in range(5, 50)])
+        eventually(lambda: one.handed_on(10))
+        other = one.inlet.places[5].partition
+        one.positions.recorded(one.inlet.places[5:])
+        eventually(lambda: one.positions.all().count(50) == 14)
+        assert one.positions.position(other) == 10
+        one.inlet.records = True
+        one.inlet.record_all()
+        eventually(lambda: one.handed_on(50))
+        one.assert_each_once_in_order(50)
+
+
+def test_a_stream_made_anew_is_known_as_such_however_much_it_holds() -> None:
+    """H6: sequences alone would not tell."""
+    journal = FakeJournal()
+    history = History(journal.read_position, journal.read_stream)
+    life = LogLife(history, Chronicle(history, journal, lambda: datetime.now(UTC)))
+    life.begin(StreamState(created=7, first_sequence=1, last_sequence=60, messages=60))
+    read = [60] * PARTITIONS
+    assert not life.differs(StreamState(created=7, first_sequence=1, last_sequence=90, messages=90), read)
+    assert life.differs(StreamState(created=8, first_sequence=1, last_sequence=90, messages=90), read)
 
 
 def test_the_intake_purges_what_all_positions_have_passed_and_nobody_calls_it_a_loss(
