@@ -65,7 +65,7 @@ class LeadParts(Struct, frozen=True):
 class LeadActor(RecordingActor):
     """Owns `lead:<business>:<token>`. When a told message raises, the directory replaces it (`crashed`)."""
 
-    __slots__ = ("_armed", "_found", "_issued", "_state", "shared", "unused")
+    __slots__ = ("_armed", "_contested", "_found", "_issued", "_state", "shared", "unused")
 
     def __init__(self, stream: str, shared: LeadParts) -> None:
         super().__init__(stream, shared.recording)
@@ -79,6 +79,8 @@ class LeadActor(RecordingActor):
         self._armed: tuple[str, int] | None = None
         #: The call that was found started in the events: made by an actor before this one.
         self._found: tuple[str, int] | None = None
+        #: Another process has written this stream while this actor lived: what it started is its own.
+        self._contested = False
 
     def reset(self) -> None:
         self._state = LeadState(self.actor_urn)
@@ -105,8 +107,16 @@ class LeadActor(RecordingActor):
             self._decide_command(message.command, now, _cause_of(message))
         elif isinstance(message, Command):
             if isinstance(message, RecordOutcome):
-                self._found = None
+                self._came_back((message.key, message.attempt))
             self._decide_command(message, now, self._cause_of_work())
+
+    def _came_back(self, answered: tuple[str, int]) -> None:
+        """That call is over, and no other: one that was held back is begun again as the same attempt, maybe
+        in this very batch, and one that is found started stays so, whatever an earlier attempt led to."""
+        if self._found == answered:
+            self._found = None
+        if self._issued == answered:
+            self._issued = None
 
     def _decide_command(self, command: Command | PersonsCommand, now: datetime, because: Cause) -> None:
         shared, state = self.shared, self._state
@@ -154,13 +164,21 @@ class LeadActor(RecordingActor):
         """Make a call that this actor has recorded; find out about one that it has found recorded.
 
         A found one that is in flight will be answered. One that is not may have its outcome in the box
-        already: only where nothing is there either is it interrupted [H3, H4].
+        already: only where nothing is there either is it interrupted [H3, H4]. One that another process
+        has started since this actor lives is that one's to end: two would interrupt each other [H25].
         """
         if this != self._found:
             self._issued, self._armed = this, None
             self.shared.calls.begin(call)
-        elif not self.shared.calls.in_flight(call.key) and self.actor_inbox.empty() and not self.waiting:
+        elif not (self._contested or self.shared.calls.in_flight(call.key) or self._has_mail()):
             self.waiting.append(InterruptAction(*this))
+
+    def _has_mail(self) -> bool:
+        return bool(self.waiting) or not self.actor_inbox.empty()
+
+    def conflicted(self, batch: Sequence[Any]) -> Sequence[Any]:
+        self._contested = True
+        return batch
 
     def _answer(self, command: PersonsCommand) -> None:
         """Also for a command that came again: the answer is in the record [H14]."""

@@ -111,6 +111,10 @@ class RecordingActor(PooledActor):
     def report(self, places: Sequence[Place]) -> None:
         """These places needed no event: they are recorded already."""
 
+    def conflicted(self, batch: Sequence[Any]) -> Sequence[Any]:
+        """Somebody else writes this stream: nothing of the batch is recorded. What of it is decided again."""
+        return batch
+
     def on_receive(self, message: Any) -> None:
         if isinstance(message, Committed | Conflict | Unwritable):
             self._answered(message)
@@ -186,7 +190,7 @@ class RecordingActor(PooledActor):
             self._finish()
         elif isinstance(result, Conflict):
             self._loaded = False
-            self.waiting = [*self._batch, *self.waiting]
+            self.waiting = [*self.conflicted(self._batch), *self.waiting]
             self._batch = []
         else:
             raise UnwritableEventError(result.error)

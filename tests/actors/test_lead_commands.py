@@ -1,0 +1,66 @@
+"""People's commands to a lead: each has one answer, and it goes to an inbox."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from domain import events as ev
+from domain.commands import CommandOutcome, DiscardDeadLetter, StartTask
+from tests.support.actors_system import Boot, Log, booting, stream_of
+
+LEAD = stream_of()
+
+
+@pytest.fixture
+def boot(tmp_path: Path) -> Iterator[Boot]:
+    with booting(tmp_path) as start:
+        yield start
+
+
+def test_a_refused_command_that_comes_again_is_answered_from_the_record(boot: Boot) -> None:
+    log = Log()
+    command = StartTask(command_id="c1", by="ann", task_id="none", reply_to="_INBOX.ann")
+    log.command(command)
+    first = boot(log)
+    first.settle()
+    [(subject, body)] = first.replies.published
+    assert subject == "_INBOX.ann"
+    told = msgspec.json.decode(body, type=CommandOutcome)
+    assert not told.done
+    before = first.history(LEAD)
+    first.crash()  # its position was not written: the command is read again
+    log.command(command)  # and given again
+    second = boot(log)
+    second.settle()
+    assert [msgspec.json.decode(b, type=CommandOutcome) for _, b in second.replies.published] == [told, told]
+    assert second.history(LEAD) == before
+    assert second.position_is_complete()
+
+
+def test_a_command_is_refused_for_good_even_where_it_would_succeed_later(boot: Boot) -> None:
+    log = Log()
+    log.message("m1")
+    system = boot(log)
+    system.settle()
+    executed = next(e for e in system.events() if isinstance(e, ev.ActionExecuted))
+    log.command(DiscardDeadLetter(command_id="c1", by="ann", dead_letter_id="none"))
+    log.command(StartTask(command_id="c1", by="ann", task_id=executed.task.task_id))
+    system.read()
+    system.settle()
+    assert system.kinds()[-1] == "CommandRefused"
+
+
+def test_a_command_that_would_answer_elsewhere_than_to_an_inbox_is_rejected(boot: Boot) -> None:
+    log = Log()
+    log.command(StartTask(command_id="c1", by="mallory", task_id="t", reply_to="$JS.API.STREAM.DELETE.LEADS"))
+    system = boot(log)
+    system.settle()
+    assert system.replies.published == []
+    [rejected] = system.everything()
+    assert isinstance(rejected.event, ev.MessageRejected)
+    assert "reply_to" in rejected.event.reason
+    assert system.position_is_complete()

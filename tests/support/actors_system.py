@@ -1,0 +1,359 @@
+"""The actors of stops 2 to 5 composed without NATS: the log is a list, everything behind it is the real thing.
+
+`crash` drops all that is in memory, as a killed process would; another `ActorSystem` on the same folder, log
+and outside world is the next process.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from msgspec import Struct
+
+from actors.breaker import BreakerActor, CallRegistry, TargetParts
+from actors.directory import Directory, LeadLimits
+from actors.entry import EntryReader
+from actors.executors.registry import discover
+from actors.journal import EventStore, JournalActor, JournalHandle, open_recorder
+from actors.lead import LeadActor, LeadParts
+from actors.pool import Dispatcher
+from actors.positions import Positions, position_name
+from actors.recording import Clock, Recording
+from actors.rejects import RejectsActor, RejectsParts
+from actors.scheduler import Scheduler
+from actors.targets import performer
+from domain import tokens
+from domain.breaker import BreakerPolicy
+from domain.commands import PersonsCommand, encode_command
+from domain.events import Event, Recorded
+from domain.ports import ActionCall, Target
+from domain.retry import RetryPolicy
+from tests.support.actors_outside import KeptReplies, ManualClock, Timers
+from tests.support.domain_rules import playbook
+from tests.support.eventually import eventually
+
+BUSINESS = "acme-foods"
+PARTITIONS = 16
+INCARNATION = "2026-11-02T08:00:00Z.0"
+
+
+class Entry(Struct, frozen=True):
+    """One entry of the stream LEADS."""
+
+    partition: int
+    sequence: int
+    subject: list[bytes]
+    body: bytes
+
+
+class Log:
+    """The stream LEADS as a list; it outlives every process."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+
+    def message(self, message_id: str, lead: str = "lead-1", **fields: Any) -> Entry:
+        """A message; by default one that plans `notify_sales`."""
+        body = {
+            "message_id": message_id,
+            "lead_id": lead,
+            "business_id": BUSINESS,
+            "intent": "PRICING_INQUIRY",
+            "confidence": 0.95,
+            **fields,
+        }
+        return self.raw(json.dumps(body).encode(), lead)
+
+    def order(self, message_id: str, lead: str = "lead-1", **fields: Any) -> Entry:
+        """A message that plans `create_order`, then `notify_sales`."""
+        fields = {"intent": "ORDER_REQUEST", "entities": {"product": "laptop"}, **fields}
+        return self.message(message_id, lead, **fields)
+
+    def command(self, command: PersonsCommand, lead: str = "lead-1") -> Entry:
+        return self.raw(encode_command(command), lead, kind="cmd")
+
+    def raw(self, body: bytes, lead: str = "lead-1", kind: str = "in") -> Entry:
+        token = tokens.encode(lead)
+        partition = tokens.partition_of(BUSINESS, token)
+        subject = [b"partition", b"%d" % partition, kind.encode(), BUSINESS.encode(), token.encode()]
+        entry = Entry(partition, len(self.entries) + 1, subject, body)
+        self.entries.append(entry)
+        return entry
+
+
+class ProcessIsGone(BaseException):
+    """What a crashed process's threads come upon."""
+
+
+class ActorSystem:
+    """One process. Deliver with `read`; wait with `settle`; end with `stop` or `crash`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        log: Log,
+        targets: Mapping[str, Target] | None = None,
+        *,
+        clock: Clock | None = None,
+        timers: Timers | Scheduler | None = None,
+        limits: LeadLimits | None = None,
+        policy: BreakerPolicy | None = None,
+        retry: RetryPolicy | None = None,
+        workers: int = 4,
+        threads: int = 2,
+        modules: tuple[ModuleType, ...] = (),
+    ) -> None:
+        self.folder = folder
+        self.log = log
+        self.outside = targets or {}
+        self.clock = clock or ManualClock()
+        self.timers: Any = timers or Timers()
+        self.policy = policy or BreakerPolicy()
+        self.workers = workers
+        self.dead = False
+        self.deaths: list[tuple[str, BaseException]] = []
+        self.replies = KeptReplies()
+        self.dispatcher = Dispatcher(threads)
+        self.positions = Positions(PARTITIONS)
+        self.directory = Directory(limits or LeadLimits(restart_delays=(1.0, 5.0)), self.timers.arm)
+        self.targets = dict(self._target_parts())
+        self.calls = CallRegistry(self.directory.tell, self.targets.__contains__)
+        classes = {action: target.idempotency for action, target in self.outside.items()}
+        self.playbook = playbook(classes, retry=retry, modules=modules)
+        self.breakers: dict[str, BreakerActor] = {}
+        self.rejects: list[RejectsActor] = []
+        self._read_to = 0
+        self._ended = False
+
+    # A process's life.
+
+    def start(self, *, read: bool = True) -> ActorSystem:
+        """Begin where the store's positions stand; by default read what the log holds already."""
+        self.recorder = open_recorder(self.folder / "events.db")
+        self._die_with_me("insert_events")
+        self._die_with_me("insert_tracking")
+        self.store = EventStore(self.recorder)
+        self._start_journal()
+        self.dispatcher.start()
+        self._open_directory()
+        begin = [self.store.read_position(position_name(p, INCARNATION)) or 0 for p in range(PARTITIONS)]
+        self.positions.begin(INCARNATION, begin)
+        self._begin = begin
+        self.entry_reader = EntryReader(self.playbook.tenants, self.directory, self.positions)
+        self.entry_reader.incarnation = INCARNATION
+        if read:
+            self.read()
+        return self
+
+    def read(self, *, limit: int | None = None) -> None:
+        """Take what is new in the log, as the intake does."""
+        end = len(self.log.entries) if limit is None else min(len(self.log.entries), self._read_to + limit)
+        for entry in self.log.entries[self._read_to : end]:
+            if entry.sequence > self._begin[entry.partition]:
+                self.entry_reader.read(entry.partition, entry.sequence, entry.subject, b"", entry.body)
+        self._read_to = end
+
+    def checkpoint(self) -> None:
+        """Have the positions written."""
+        self.journal.checkpoint(self.positions.unwritten())
+
+    def crash(self) -> None:
+        """The process is gone, with all it had in memory; no commit and no call leaves it any more."""
+        self.dead = True
+        self._end()
+
+    def stop(self) -> None:
+        """An end in peace: what was begun has been settled by the test."""
+        self._end()
+
+    # What tests ask.
+
+    def settle(self, within: float = 20.0) -> None:
+        """Wait until nobody has anything to do but wait for timers and held calls."""
+        eventually(lambda: self._idle() and self._idle(), within=within, every=0.002)
+        assert not self.deaths, self.deaths
+
+    def events(self, lead: str = "lead-1") -> list[Event]:
+        return [recorded.event for recorded in self.history(stream_of(lead))]
+
+    def history(self, stream: str) -> list[Recorded]:
+        return list(self.store.stream(stream))
+
+    def kinds(self, lead: str = "lead-1") -> list[str]:
+        return [type(event).__name__ for event in self.events(lead)]
+
+    def everything(self) -> list[Recorded]:
+        return list(self.store.read(0, 10_000_000))
+
+    def fire(self, address: str, slot: str = "") -> None:
+        """The timer of an address runs out."""
+        self.directory.tell(address, self.timers.take(address, slot))
+
+    def restart_lead(self, lead: str = "lead-1") -> None:
+        """The pause after a failure is over."""
+        address = f"restart:{stream_of(lead)}"
+        eventually(lambda: (address, "") in self.timers.pending)
+        self.fire(address)
+        self.settle()
+
+    def position_is_complete(self) -> bool:
+        """Everything read is recorded."""
+        return self.positions.in_hand() == 0
+
+    # How it is put together.
+
+    def _target_parts(self) -> Any:
+        executors = discover()
+        for action, target in self.outside.items():
+            name = f"{action}-target"
+            perform = self._while_alive(performer(executors[action], target))
+            yield name, TargetParts(name, perform, self.policy, self.workers, 0.05)
+
+    def _while_alive(self, perform: Callable[[ActionCall], Any]) -> Callable[[ActionCall], Any]:
+        def guarded(call: ActionCall) -> Any:
+            if self.dead:
+                raise ProcessIsGone
+            return perform(call)
+
+        return guarded
+
+    def _die_with_me(self, name: str) -> None:
+        write = getattr(self.recorder, name)
+
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            if self.dead:
+                raise ProcessIsGone
+            return write(*args, **kwargs)
+
+        setattr(self.recorder, name, guarded)
+
+    def _start_journal(self) -> None:
+        self._journal_ref = JournalActor.start(
+            self.recorder, self.positions, max_appends=1000, on_death=lambda e: self._died("journal", e)
+        )
+        actor = self._journal_ref._actor_weakref()
+        assert isinstance(actor, JournalActor)
+        self.journal_actor = actor
+        self.journal = JournalHandle(actor)
+
+    def _open_directory(self) -> None:
+        nonce, numbers = secrets.token_hex(4), itertools.count(1)
+        recording = Recording(
+            dispatcher=self.dispatcher,
+            journal=self.journal,
+            clock=self.clock,
+            next_event_id=lambda: f"{nonce}-{next(numbers):x}",
+            tell=self.directory.tell,
+            load=self.store.stream,
+        )
+        for name, target in self.targets.items():
+            actor = BreakerActor(target, recording, self.calls, self.timers.arm, self._died)
+            self.breakers[name] = actor
+            self.directory.install(actor)
+        stopped, resuming = self._install_rejects(recording)
+        parts = LeadParts(
+            recording=recording,
+            playbook=self.playbook,
+            calls=self.calls,
+            arm=self.timers.arm,
+            positions=self.positions,
+            replies=self.replies,
+            recovered=self.directory.recovered,
+            crashed=self.directory.crashed,
+        )
+        self.directory.open(parts, stopped, resuming)
+        self.directory.wake(self.breakers[name].actor_urn for name in self.breakers)
+
+    def _install_rejects(self, recording: Recording) -> tuple[set[str], set[str]]:
+        parts = RejectsParts(
+            recording=recording,
+            tenants=self.playbook.tenants,
+            positions=self.positions,
+            replies=self.replies,
+            resumed=self.directory.resumed,
+            still_stopped=self.directory.still_stopped,
+            tell=self.directory.tell,
+            on_death=self._died,
+        )
+        stopped: set[str] = set()
+        resuming: set[str] = set()
+        for partition in range(PARTITIONS):
+            actor = RejectsActor(partition, parts)
+            actor.load()
+            stopped |= actor.state.stopped
+            position = self.store.read_position(position_name(partition, INCARNATION)) or 0
+            resuming |= {s for s, place in actor.state.resumed.items() if place.sequence > position}
+            self.rejects.append(actor)
+            self.directory.install(actor)
+        return stopped, resuming
+
+    def _died(self, who: str, error: BaseException) -> None:
+        if not self.dead:
+            self.deaths.append((who, error))
+
+    def _idle(self) -> bool:
+        leads: list[LeadActor] = list(self.directory._leads.values())
+        actors = [*leads, *self.rejects, *self.breakers.values()]
+        boxes = all(not (a.actor_inbox.scheduled or a.actor_inbox.mail) and a.at_rest() for a in actors)
+        held = sum(len(getattr(t, "requests", ())) - len(getattr(t, "outcomes", ())) for t in self.held())
+        return boxes and self.calls.count() <= held and self.journal_actor.actor_inbox.empty()
+
+    def held(self) -> list[Target]:
+        """Targets that keep their calls at present."""
+        return [t for t in self.outside.values() if not getattr(t, "_open", _ALWAYS).is_set()]
+
+    def _end(self) -> None:
+        if self._ended or not hasattr(self, "journal"):
+            return
+        self._ended = True
+        if isinstance(self.timers, Scheduler):
+            self.timers.stop()
+        self._journal_ref.stop(block=False)
+        eventually(lambda: not self._journal_ref.is_alive() or self.journal_actor.actor_stopped.is_set())
+        for breaker in self.breakers.values():
+            breaker.stop_workers()
+        self.dispatcher.stop()
+        self.store.close()
+
+
+Boot = Callable[..., ActorSystem]
+
+
+@contextmanager
+def booting(folder: Path) -> Iterator[Boot]:
+    """Starts processes on one folder; whatever still runs at the end is killed."""
+    with ExitStack() as at_end:
+
+        def boot(
+            log: Log, targets: Mapping[str, Target] | None = None, *, read: bool = True, **options: Any
+        ) -> ActorSystem:
+            system = ActorSystem(folder, log, targets, **options)
+            at_end.callback(system.crash)
+            return system.start(read=read)
+
+        yield boot
+
+
+class _Always:
+    @staticmethod
+    def is_set() -> bool:
+        return True
+
+
+_ALWAYS = _Always()
+
+
+def stream_of(lead: str = "lead-1") -> str:
+    return tokens.lead_stream(BUSINESS, tokens.encode(lead))
+
+
+def rejects_of(lead: str = "lead-1") -> str:
+    """The stream that holds what this lead's partition could not take."""
+    return tokens.rejects_stream(tokens.partition_of(BUSINESS, tokens.encode(lead)))
