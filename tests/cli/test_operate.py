@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
 import signal
+import subprocess
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +17,15 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.app import app
-from tests.support.cli_process import CONFIG, Process, answered, leadline, nats_servers_over, running
+from tests.support.cli_process import (
+    CONFIG,
+    Process,
+    answered,
+    command_line,
+    leadline,
+    nats_servers_over,
+    running,
+)
 from tests.support.eventually import eventually
 from tests.support.nats import running_server
 
@@ -238,3 +249,36 @@ def test_the_doctor_notices_a_server_that_confirms_before_it_syncs(tmp_path: Pat
     assert told.returncode == 1
     assert "set `sync_interval: always`" in told.stdout
     assert "LEADS is not there yet" in told.stdout
+
+
+def test_a_server_that_dies_ends_up_with_the_reason(tmp_path: Path) -> None:
+    with running(*UP, cwd=tmp_path) as process:
+        [pid_file] = (tmp_path / "data" / "jetstream").glob("nats-server.pid")
+        os.kill(int(pid_file.read_text()), signal.SIGKILL)
+        assert process.popen.wait(30) == 1
+        assert (
+            "nats-server has ended by itself; everything confirmed is safe, start it again" in process.text()
+        )
+        assert "Traceback" not in process.text()
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    with running(*UP, cwd=tmp_path) as process:
+        process.popen.send_signal(signal.SIGSTOP)
+        process.popen.send_signal(signal.SIGTERM)
+        process.popen.send_signal(signal.SIGINT)
+        process.popen.send_signal(signal.SIGCONT)
+        assert process.popen.wait(30) == 1
+    eventually(lambda: nats_servers_over(tmp_path) == [])
+
+
+def test_a_piped_answer_whose_reader_has_gone_is_no_error(tmp_path: Path) -> None:
+    quoted = " ".join(shlex.quote(word) for word in command_line("--help"))
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {quoted} | true"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.stderr == ""

@@ -24,7 +24,7 @@ class Process:
         self.output = cwd / f"leadline-{time.monotonic_ns()}.log"
         self._file = self.output.open("wb")
         self.popen = subprocess.Popen(
-            command(*args),
+            command_line(*args),
             cwd=cwd,
             env=environment(),
             stdout=self._file,
@@ -75,7 +75,7 @@ def leadline(
 ) -> subprocess.CompletedProcess[str]:
     """A command run to its end."""
     return subprocess.run(
-        command(*args),
+        command_line(*args),
         cwd=cwd,
         env=environment(),
         input=given,
@@ -93,7 +93,7 @@ def answered(*args: str, cwd: Path) -> Any:
     return json.loads(done.stdout)
 
 
-def command(*args: str) -> list[str]:
+def command_line(*args: str) -> list[str]:
     return [sys.executable, str(ROOT / "runner.py"), *args]
 
 
