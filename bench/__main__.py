@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from bench import throughput
+from bench import latency, memory, replay, throughput
 
-BENCHES = {"throughput": throughput.run}
+BENCHES = {
+    "throughput": throughput.run,
+    "latency": latency.run,
+    "memory": memory.run,
+    "replay": replay.run,
+}
 
 
 def main(names: list[str]) -> int:

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +32,15 @@ def measure(
     url: str, folder: Path, count: int, *, targets: bool, server_pid: int, more: Mapping[str, Any] = {}
 ) -> Run:
     """Start Leadline on a stream that holds `count` messages, and wait for its views."""
-    chosen = _settings(url, folder, targets=targets, more=more)
+    chosen = settings_for(url, folder, targets=targets, more=more)
     system = runner.build(chosen)
     system.prepare()
     views = Views(runner.views_path(chosen))
-    _await(lambda: _position(views) is not None)
+    wait_until(lambda: _position(views) is not None)
     before = _cpu(server_pid)
     began = time.perf_counter()
     system.open()
-    _await(lambda: _completed(views) == count)
+    wait_until(lambda: _completed(views) == count)
     seconds = time.perf_counter() - began
     after = _cpu(server_pid)
     events = system.store.last_position()
@@ -49,7 +49,8 @@ def measure(
     return Run(count / seconds, cpu, events)
 
 
-def _settings(url: str, folder: Path, *, targets: bool, more: Mapping[str, Any]) -> settings.Settings:
+def settings_for(url: str, folder: Path, *, targets: bool, more: Mapping[str, Any] = {}) -> settings.Settings:
+    """Leadline's defaults, for the benchmark's one business; with `targets`, a local one on each action."""
     overrides: dict[str, Any] = {"data": str(folder), "nats.url": url, "http_port": 0, "tenants": TENANTS}
     if targets:
         local = {"kind": "scripted", "idempotency": "keyed"}
@@ -69,7 +70,8 @@ def _completed(views: Views) -> int:
     return int(counted[0]["value"]) if counted else 0
 
 
-def _await(condition: Any, timeout: float = 300.0) -> None:
+def wait_until(condition: Callable[[], bool], timeout: float = 300.0) -> None:
+    """Until the condition holds. Raises TimeoutError."""
     until = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > until:

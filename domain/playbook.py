@@ -110,8 +110,10 @@ def _checked(playbook: Playbook, plan: object) -> Plan:
 
 def _well_typed(plan: Any) -> bool:
     """By hand, since it is done for every message: a conversion by msgspec takes five times as long."""
-    texts = (plan.response, plan.asks, *(plan.actions if type(plan.actions) is tuple else (None,)))
-    return type(plan.escalate) is bool and all(type(text) is str for text in texts)
+    actions: object = plan.actions
+    texts = (plan.response, plan.asks, *(actions if type(actions) is tuple else (None,)))
+    escalate: object = plan.escalate
+    return type(escalate) is bool and all(type(text) is str for text in texts)
 
 
 def _step(playbook: Playbook, business_id: str, n: int, action: str, keys: RunKeys) -> PlannedAction:
