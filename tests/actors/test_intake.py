@@ -26,6 +26,7 @@ from tests.support.log import (
 from tests.support.nats import TestServer, running_server
 from tests.support.raw import raw_publisher
 
+COMMAND = encode_command(CompleteTask(command_id="c1", by="ann", task_id="t1"))
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
@@ -113,11 +114,11 @@ def test_it_asks_for_no_more_while_many_bytes_are_in_hand(server: TestServer) ->
         (b"leads.in.acme-foods.caf\xc3\xa9", body("m1"), "not made of tokens"),
         (b"leads.in.acme-foods.\xff\xfe", body("m1"), "not made of tokens"),
         (b"leads.in.acme-foods.a\x0bb", body("m1"), "disagree"),
-        (b"leads.cmd.acme-foods.a\x0c\x01", b"{}", "not a token"),
-        (b"leads.cmd.acme-foods.=4a", b"{}", "not a token"),
-        (b"leads.cmd.acme-foods." + b"a" * 500, b"{}", "longer than"),
+        (b"leads.cmd.acme-foods.a\x0c\x01", COMMAND, "not a token"),
+        (b"leads.cmd.acme-foods.=4a", COMMAND, "not a token"),
+        (b"leads.cmd.acme-foods." + b"a" * 500, COMMAND, "longer than"),
         (b"leads.in.acme-foods." + b"a" * 3_000, b"{}", "wrong field"),
-        (b"leads.cmd.nobody.lead-1", b"{}", "unknown business"),
+        (b"leads.cmd.nobody.lead-1", COMMAND, "unknown business"),
         (b"leads.cmd.acme-foods.lead-1", b"{}", "command cannot be read"),
     ],
 )
