@@ -20,6 +20,7 @@ from actors.protocol import Mail, Rejection
 from actors.rejects import StopLead
 from domain.commands import PersonsCommand, ReceiveMessage, ResumeLead, encode_command
 from domain.messages import command_subject, message_subject
+from domain.rejects import is_about_reject
 from domain.saga import describe, stack_of
 from domain.tokens import lead_of_stream, partition_of, rejects_stream
 
@@ -81,7 +82,7 @@ class Directory:
             return
         if address.startswith("lead:"):
             with self._lock:
-                self._tell_lead(address, message)
+                self._tell_lead(address, (message,))
         elif address.startswith(_RESTART):
             self._restart(address.removeprefix(_RESTART))
         elif actor is None:
@@ -94,7 +95,7 @@ class Directory:
             if isinstance(command, ResumeLead):
                 self._resume(mail)
                 return
-            if getattr(command, "dead_letter_id", "").startswith("reject-"):
+            if is_about_reject(command):
                 self.tell(rejects_stream(mail.place.partition), mail)
                 return
         self.tell(mail.stream, mail)
@@ -108,12 +109,16 @@ class Directory:
             self.tell(stream, Wake())
 
     def resumed(self, stream: str, mail: Sequence[Mail]) -> None:
-        """The rejects have let a lead go: its kept mail first, then what was held meanwhile."""
+        """The rejects have let a lead go: its kept mail first, then what was held meanwhile, then its work that
+        was under way. One that waits for a restart, or was stopped again meanwhile, stays behind its gate."""
         with self._lock:
-            gate = self._gates.pop(stream, None)
-            self._failures.pop(stream, None)
-            for message in (*mail, *(gate.held if gate else ())):
-                self._tell_lead(stream, message)
+            messages: list[Any] = list(mail)
+            gate = self._gates.get(stream)
+            if gate is not None and gate.state == "resuming":
+                del self._gates[stream]
+                self._failures.pop(stream, None)
+                messages += (*gate.held, Wake())
+            self._tell_lead(stream, messages)
 
     def still_stopped(self, stream: str) -> None:
         """The lead was not let go: what was held meanwhile is rejected like the mail before."""
@@ -123,8 +128,7 @@ class Directory:
                 return
             gate.state, held = "stopped", gate.held
             gate.held = []
-            for message in held:
-                self._tell_lead(stream, message)
+            self._tell_lead(stream, held)
 
     def crashed(self, actor: LeadActor, error: BaseException, _current: Any) -> None:
         """A lead's code raised: keep its mail in order, and try again or stop it."""
@@ -147,8 +151,7 @@ class Directory:
             if gate is None or gate.state != "restarting":
                 return
             del self._gates[stream]
-            for message in (*gate.held, Wake()):
-                self._tell_lead(stream, message)
+            self._tell_lead(stream, (*gate.held, Wake()))
 
     def recovered(self, stream: str) -> None:
         """A lead has recorded what it had: failures before are forgiven."""
@@ -181,24 +184,27 @@ class Directory:
         """Streams of the leads that take no mail until they are resumed."""
         return sorted(s for s, gate in list(self._gates.items()) if gate.state == "stopped")
 
-    def _tell_lead(self, stream: str, message: Any) -> None:
+    def _tell_lead(self, stream: str, messages: Sequence[Any]) -> None:
         """Under the lock: to the gate where one stands, else to the living or newly woken lead."""
         gate = self._gates.get(stream)
-        if gate is not None:
-            if gate.state == "stopped":
+        if gate is None:
+            mail = [Envelope(message) for message in messages]
+            actor = self._leads.get(stream)
+            if mail and (actor is None or not actor.actor_inbox.put_all(mail)):
+                self._wake(stream, mail)
+        elif gate.state == "stopped":
+            for message in messages:
                 self._turn_away(stream, message)
-            else:
-                gate.held.append(message)
-            return
-        actor = self._leads.get(stream)
-        if actor is None or not actor.actor_inbox.put(Envelope(message)):
-            self._wake(stream).actor_inbox.put(Envelope(message))
+        else:
+            gate.held += messages
 
-    def _wake(self, stream: str) -> LeadActor:
+    def _wake(self, stream: str, mail: Sequence[Envelope[Any]]) -> None:
+        """Its first mail is in the box before anyone can find the lead: what comes then comes behind."""
         assert self._parts is not None  # opened before anything is told
         self._make_room()
-        actor = self._leads[stream] = LeadActor(stream, self._parts)
-        return actor
+        actor = LeadActor(stream, self._parts)
+        actor.actor_inbox.put_all(mail)
+        self._leads[stream] = actor
 
     def _make_room(self) -> None:
         """At the cap the longest-living idle ones go; those in use move to the end and live on."""
@@ -268,4 +274,5 @@ def _rejection(stream: str, mail: Mail) -> Rejection:
         encode_command(command),
         "the lead is stopped; give the command again once it is resumed",
         trace=mail.trace,
+        command=command,
     )

@@ -14,6 +14,7 @@ from domain.commands import AnyPersonsCommand, ReceiveMessage, decode_command
 from domain.errors import Rejected
 from domain.events import Place
 from domain.messages import MAX_MESSAGE_BYTES, MAX_TOKEN_BYTES, decode_message
+from domain.rejects import is_about_reject
 from domain.tenants import Tenants
 
 #: https://www.w3.org/TR/trace-context/#traceparent-header: version ff and ids of zeros are invalid.
@@ -42,8 +43,11 @@ class EntryReader:
             if subject[2] == b"in":
                 command = ReceiveMessage(decode_message(body, business, lead, self._tenants))
             else:
-                self._check_address(business, lead)
                 command = decode_command(body)
+                if not is_about_reject(
+                    command
+                ):  # a reject is answered for at whatever subject it came to [H13]
+                    self._check_address(business, lead)
         except UnicodeDecodeError:
             self._reject(place, subject, body, Rejected("the subject is not made of tokens"), trace)
         except Rejected as rejected:

@@ -88,7 +88,7 @@ def decide(
     if isinstance(command, RecordOutcome):
         return saga.outcome(current, command.outcome, playbook, now)
     if isinstance(command, InterruptAction):
-        return saga.interrupted(current, playbook)
+        return saga.interrupted(current)
     return saga.wait_is_over(current, now)
 
 

@@ -21,6 +21,8 @@ from domain.messages import MAX_MESSAGE_BYTES, payload_bytes
 from domain.operate import refuse
 from domain.tokens import derived_id
 
+_PREFIX = "reject-"
+
 
 class RejectRow(Struct):
     """One dead letter of a partition. `version` is that of the event which holds its present body."""
@@ -53,7 +55,12 @@ class RejectsState(Struct):
 
 def reject_id(place: Place) -> str:
     """The same for every reading of an entry of the log [H13]."""
-    return f"reject-{derived_id(f'{place.incarnation}/{place.sequence}')}"
+    return f"{_PREFIX}{derived_id(f'{place.incarnation}/{place.sequence}')}"
+
+
+def is_about_reject(command: PersonsCommand) -> bool:
+    """Whether a command is for the rejects, and not for the lead of its subject, which may be none at all [H13]."""
+    return str(getattr(command, "dead_letter_id", "")).startswith(_PREFIX)
 
 
 def reject(state: RejectsState, event: MessageRejected, place: Place, *, redriven: bool) -> Sequence[Event]:
@@ -81,7 +88,7 @@ def decide(
         return _resume(state, lead_stream, command)
     dead_letter_id = getattr(command, "dead_letter_id", None)
     row = state.rows.get(dead_letter_id) if dead_letter_id is not None else None
-    if row is None or dead_letter_id is None:
+    if row is None or dead_letter_id is None or row.lead_stream != lead_stream:  # another's is not to be seen
         return refuse(command, "there is no open reject with this id")
     if row.state == "retrying":
         return refuse(command, "it is on its way already")

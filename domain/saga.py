@@ -21,6 +21,8 @@ from domain.work import Failure, Step, Work
 
 #: What of an exception's text is kept.
 MAX_ERROR = 2000
+#: A call during which the process ended so often is given up.
+MAX_INTERRUPTED = 20
 
 
 def advance(work: Work, playbook: Playbook, now: datetime) -> Sequence[Event]:
@@ -46,8 +48,12 @@ def outcome(work: Work, result: Outcome, playbook: Playbook, now: datetime) -> S
     return _went_wrong(work, step, result, playbook, now=now)
 
 
-def interrupted(work: Work, playbook: Playbook) -> Sequence[Event]:
-    """A started call whose outcome is lost: called again where that is harmless, unknown where not [H3]."""
+def interrupted(work: Work) -> Sequence[Event]:
+    """A started call whose outcome is lost: called again where that is harmless, unknown where not [H3].
+
+    A crash is no failure of the target, and takes none of its retries: calls that wait for a worker are
+    interrupted with those under way.
+    """
     step = _started(work)
     planned = work.plan[step.n]
     event = ev.ActionInterrupted(
@@ -56,9 +62,10 @@ def interrupted(work: Work, playbook: Playbook) -> Sequence[Event]:
     if planned.idempotency == "once":
         lost = "the process ended during the call; nobody knows whether it happened"
         return (event, _failed(work, step, "outcome_unknown", lost))
-    if step.attempt < playbook.retry.attempts:
+    if step.interrupted + 1 < MAX_INTERRUPTED:
         return (event, _start(work, planned, undo=step.undo, attempt=step.attempt + 1))
-    return (event, _failed(work, step, _for_good(step), "interrupted at the last attempt", maybe_done=True))
+    lost = f"the process ended {MAX_INTERRUPTED} times during the call: it may be the call that ends it"
+    return (event, _failed(work, step, _for_good(step), lost, maybe_done=True))
 
 
 def wait_is_over(work: Work, now: datetime) -> Sequence[Event]:
@@ -246,7 +253,7 @@ def _went_wrong(
         maybe = step.maybe_done or unknown
         return (attempt, _failed(work, step, _for_good(step), result.error, maybe_done=maybe))
     retry_after = result.retry_after_us if isinstance(result, Failed) else None
-    delay = delay_before(playbook.retry, step.key, step.attempt + 1, retry_after_us=retry_after)
+    delay = delay_before(playbook.retry, step.key, step.answered + 1, retry_after_us=retry_after)
     deferred = ev.ActionDeferred(
         work.message.message_id,
         step.n,
@@ -261,7 +268,7 @@ def _went_wrong(
 
 
 def _may_repeat(planned: PlannedAction, result: Outcome, step: Step, playbook: Playbook) -> bool:
-    if isinstance(result, FailedForGood) or step.attempt >= playbook.retry.attempts:
+    if isinstance(result, FailedForGood) or step.answered >= playbook.retry.attempts:
         return False
     if planned.idempotency != "once" or step.undo:
         return True

@@ -36,6 +36,13 @@ class Step(Struct):
     reason: DeferReason = "retry"
     #: One attempt at least may have happened.
     maybe_done: bool = False
+    #: Attempts that ended with the process: no failures of the target.
+    interrupted: int = 0
+
+    @property
+    def answered(self) -> int:
+        """Attempts that count against the retries."""
+        return self.attempt - self.interrupted
 
 
 class Failure(Struct, frozen=True):
@@ -138,6 +145,7 @@ def _attempt_failed(work: Work, event: ev.ActionAttemptFailed, _: Recorded) -> N
 def _interrupted(work: Work, _event: ev.ActionInterrupted, _: Recorded) -> None:
     if work.step is not None:
         work.step.maybe_done = True
+        work.step.interrupted += 1
 
 
 def _deferred(work: Work, event: ev.ActionDeferred, recorded: Recorded) -> None:

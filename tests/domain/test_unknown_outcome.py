@@ -14,7 +14,8 @@ from domain.events import (
     Idempotency,
     MessageDeadLettered,
 )
-from domain.outcomes import Done, FailedForGood, Unknown
+from domain.outcomes import Done, Failed, FailedForGood, Unknown
+from domain.saga import MAX_INTERRUPTED
 from tests.support.domain_given import Story, base_key, dead_letter_id, message, names, order
 from tests.support.domain_rules import playbook
 
@@ -184,14 +185,25 @@ def test_an_interrupted_call_of_a_once_target_is_unknown() -> None:
     assert story.last(MessageDeadLettered).category == "outcome_unknown"
 
 
-def test_a_call_interrupted_at_its_last_attempt_is_given_up_and_keeps_its_key() -> None:
+def test_interruptions_take_none_of_the_retries() -> None:
     story = Story(playbook({"create_order": "keyed"}))
     story.receive(order())
-    for _ in range(3):
+    for _ in range(5):
         story.crash().interrupt()
+    for _ in range(3):
+        assert names(story.answer(Failed("500"))) == ["ActionAttemptFailed", "ActionDeferred"]
+        story.wait()
+    assert names(story.answer(Failed("500")))[:2] == ["ActionAttemptFailed", "ActionFailed"]
+
+
+def test_a_call_that_the_process_ends_with_again_and_again_is_given_up_and_keeps_its_key() -> None:
+    story = Story(playbook({"create_order": "keyed"}))
+    story.receive(order())
+    for _ in range(MAX_INTERRUPTED - 1):
+        assert names(story.crash().interrupt()) == ["ActionInterrupted", "ActionStarted"]
     assert names(story.crash().interrupt()) == ["ActionInterrupted", "ActionFailed", "MessageDeadLettered"]
     failed = story.last(ActionFailed)
-    assert (failed.attempts, failed.maybe_done, failed.category) == (4, True, "action_failed")
+    assert (failed.attempts, failed.maybe_done, failed.category) == (MAX_INTERRUPTED, True, "action_failed")
     story.command(co.RetryDeadLetter(command_id="c1", by="ann", dead_letter_id=dead_letter_id()))
     assert story.call.key == f"{base_key()}/0.create_order"
 

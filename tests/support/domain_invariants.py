@@ -103,7 +103,7 @@ def calls_alternate(history: Sequence[Event]) -> None:
 
 
 def attempts_are_bounded(history: Sequence[Event]) -> None:
-    """At most four calls of a key in one run; of an order towards a once target, one."""
+    """At most four calls of a key in one run that the process survived; of an order towards a once target, one."""
     classes: dict[str, str | None] = {}
     made: Counter[str] = Counter()
     for event in history:
@@ -115,6 +115,8 @@ def attempts_are_bounded(history: Sequence[Event]) -> None:
             made[event.key] += 1
             once = classes.get(event.key) == "once" and event.action == "create_order"
             assert made[event.key] <= (1 if once else 4)
+        elif isinstance(event, ev.ActionInterrupted):
+            made[event.key] -= classes.get(event.key) != "once"
         elif isinstance(event, ev.ActionDeferred) and event.returned_attempt:
             made[event.key] -= 1
 
