@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from domain.commands import AnyPersonsCommand, ReceiveMessage
+from domain.commands import AnyPersonsCommand, PersonsCommand, ReceiveMessage
 from domain.events import Place
 
 
@@ -43,6 +43,8 @@ class Rejection(Struct, frozen=True, gc=False):
     #: The dead letter it was redriven from, and falls back to.
     redrive_of: str | None = None
     reports: bool = True
+    #: The command that it is, where one could be read: whoever gave it is told.
+    command: PersonsCommand | None = None
 
 
 class Committed(Struct, frozen=True, gc=False):

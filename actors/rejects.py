@@ -106,6 +106,9 @@ class RejectsActor(RecordingActor):
         self.record(events, now, msgspec.structs.replace(cause, place=place))
         if rejection.reports:
             self._places.append(rejection.place)
+        command = rejection.command
+        if command is not None:
+            self._after.append(lambda: self._answer(command, rejection.reason, now))
 
     def _obey(self, mail: Mail, command: PersonsCommand, now: datetime) -> None:
         known = command.command_id in self.state.commands
@@ -130,6 +133,9 @@ class RejectsActor(RecordingActor):
         else:
             for redriven in self._redriven(mail, sent_back):
                 self.shared.tell(redriven.stream, redriven)
+        self._answer(command, refused, now)
+
+    def _answer(self, command: PersonsCommand, refused: str, now: datetime) -> None:
         if command.reply_to is not None:
             outcome = CommandOutcome(command.command_id, done=not refused, reason=refused, at=now)
             self.shared.replies.publish(command.reply_to, msgspec.json.encode(outcome))
