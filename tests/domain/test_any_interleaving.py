@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -159,6 +160,8 @@ class ALead(RuleBasedStateMachine):
 
 
 TestAnyInterleaving = ALead.TestCase
+#: When it fails, Hypothesis takes minutes to find the shortest story: it is to tell it, not to be cut off.
+TestAnyInterleaving.pytestmark = [pytest.mark.timeout(600)]  # type: ignore[attr-defined]
 TestAnyInterleaving.settings = settings(
     max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
