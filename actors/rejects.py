@@ -5,7 +5,6 @@ It stands on the intake's way (stop 1) for bodies that cannot be read, and in fo
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
@@ -20,7 +19,13 @@ from domain import rejects, tokens
 from domain.commands import CommandOutcome, PersonsCommand, ReceiveMessage, ResumeLead
 from domain.errors import Rejected
 from domain.events import MessageRejected, Place, Recorded
-from domain.messages import MAX_MESSAGE_BYTES, IncomingMessage, decode_message, printable_payload
+from domain.messages import (
+    MAX_MESSAGE_BYTES,
+    IncomingMessage,
+    decode_message,
+    payload_bytes,
+    printable_payload,
+)
 from domain.rejects import RejectRow, RejectsState
 from domain.tenants import Tenants
 from domain.tokens import rejects_stream
@@ -176,9 +181,7 @@ class RejectsActor(RecordingActor):
     def _body(self, row: RejectRow) -> bytes:
         held = self.parts.load(self.actor_urn, after=row.version - 1, limit=1)[0].event
         payload = held.payload if isinstance(held, MessageRejected) else held.changes["payload"]  # type: ignore[attr-defined]  # amended
-        if payload.startswith("base64:"):
-            return base64.b64decode(payload.removeprefix("base64:"))
-        return str(payload).encode()
+        return payload_bytes(payload)
 
 
 def _rejected(rejection: Rejection) -> MessageRejected:
