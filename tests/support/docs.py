@@ -1,0 +1,15 @@
+"""The code blocks of the documents, for the tests that run them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+_FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def blocks(document: str, language: str) -> list[str]:
+    """The code of every block of that language, in order."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    return [code for tag, code in _FENCE.findall(text) if tag == language]
