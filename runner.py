@@ -11,38 +11,30 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from functools import partial
-from importlib import import_module
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pykka
-import structlog
 
+import wiring
 from actors.breaker import BreakerActor, CallRegistry, TargetParts
-from actors.directory import Directory, LeadLimits
+from actors.directory import Directory
 from actors.executors import registry as executors
-from actors.executors.executor import Executor
 from actors.guardian import Guardian
-from actors.intake import Intake, IntakePorts, IntakeSettings
+from actors.intake import Intake, IntakePorts
 from actors.journal import EventStore, JournalActor, JournalHandle, open_recorder
 from actors.lead import LeadParts
 from actors.ownership import DataFolderLock
 from actors.pool import Dispatcher
 from actors.positions import Positions, position_name
-from actors.pull import PullSettings
 from actors.recording import Recording
 from actors.recovery import unfinished_leads
 from actors.rejects import RejectsActor, RejectsParts
 from actors.scheduler import Scheduler
-from actors.scripted import ScriptedTarget
-from actors.targets import performer
-from domain.errors import LeadlineError, SettingsError
-from domain.intents import registry as intents
-from domain.playbook import Playbook, Route
+from domain.errors import LeadlineError
+from domain.playbook import Playbook
 from domain.ports import Target
 from domain.tokens import encode, lead_stream
 from projections import collector
@@ -51,8 +43,6 @@ from projections.projector import ProjectorSettings
 from projections.queries import Views
 from settings import PARTITIONS, Settings
 from settings import Target as TargetSettings
-
-log = structlog.get_logger(__name__)
 
 _WATCH_SECONDS = 0.5
 
@@ -67,17 +57,9 @@ class SystemClock:
         return time.monotonic()
 
 
-def events_path(settings: Settings) -> Path:
-    return settings.data / "events.db"
-
-
-def views_path(settings: Settings) -> Path:
-    return settings.data / "views.db"
-
-
 def open_event_log(settings: Settings) -> EventStore:
     """A reader of the event store, beside a runner or without one. Raises OSError where there is none."""
-    return EventStore.open(events_path(settings))
+    return EventStore.open(wiring.events_path(settings))
 
 
 def own_data_folder(settings: Settings) -> DataFolderLock:
@@ -90,37 +72,18 @@ def own_data_folder(settings: Settings) -> DataFolderLock:
     return lock
 
 
-def make_target(settings: TargetSettings) -> Target:
-    """The target that a `[targets.…]` table describes."""
-    return ScriptedTarget(
-        settings.idempotency,
-        settings.script,
-        cycle=settings.repeat == "cycle",
-        delay=settings.delay_ms / 1000,
-        timeout=settings.timeout_seconds,
-        ledger=Path(settings.ledger) if settings.ledger else None,
-    )
-
-
 def build(
     settings: Settings,
     *,
     clock: SystemClock | None = None,
-    target_of: Callable[[TargetSettings], Target] = make_target,
+    target_of: Callable[[TargetSettings], Target] = wiring.make_target,
     owner: DataFolderLock | None = None,
 ) -> System:
     """The whole system, not yet started. Raises `SettingsError` for what only the modules can tell."""
-    modules = [_import(name) for name in settings.modules]
+    modules = wiring.import_modules(settings)
     known = executors.discover(modules)
-    playbook = Playbook(
-        tenants=settings.tenants(),
-        handlers=intents.discover(modules),
-        actions={name: executor.spec for name, executor in known.items()},
-        route=_router(settings),
-        retry=settings.retry.policy(),
-        breaker_wait=timedelta(seconds=settings.breaker.max_wait_seconds),
-    )
-    targets = dict(_targets(settings, known, target_of))
+    playbook = wiring.playbook(settings, modules, known)
+    targets = dict(wiring.targets(settings, known, target_of))
     return System(settings, playbook, targets, clock=clock or SystemClock(), owner=owner)
 
 
@@ -144,7 +107,7 @@ class System:
         self.dispatcher = Dispatcher(settings.pool.threads)
         self.guardian = Guardian(self.dispatcher, settings.pool.busy_warning_seconds)
         self.scheduler = Scheduler(self._tell)
-        self.directory = Directory(_limits(settings), self.scheduler.arm)
+        self.directory = Directory(wiring.limits(settings), self.scheduler.arm)
         self.positions = Positions(PARTITIONS)
         self.calls = CallRegistry(self.directory.tell, targets.__contains__)
         self.http_url: str | None = None
@@ -200,7 +163,7 @@ class System:
         sys.setswitchinterval(settings.pool.switch_interval_ms / 1000)
         owner = self._owner or own_data_folder(settings)
         self._closers.append(owner.release)
-        recorder = open_recorder(events_path(settings))
+        recorder = open_recorder(wiring.events_path(settings))
         self.store = EventStore(recorder)
         self._closers.append(self.store.close)
         self._start_journal(recorder)
@@ -235,14 +198,14 @@ class System:
 
     def _start_projector(self) -> None:
         settings = self.settings
-        open_log = partial(EventStore.open, events_path(settings))
+        open_log = partial(EventStore.open, wiring.events_path(settings))
         pace = ProjectorSettings(settings.projector.batch, settings.projector.linger_ms / 1000)
         self._projector: Host
         if settings.projector.mode == "process":
-            self._projector = ProcessHost(open_log, views_path(settings), pace)
+            self._projector = ProcessHost(open_log, wiring.views_path(settings), pace)
         else:
             died = partial(self.guardian.died, "the projector")
-            self._projector = ThreadHost(open_log, views_path(settings), pace, died)
+            self._projector = ThreadHost(open_log, wiring.views_path(settings), pace, died)
         self._closers.append(self._projector.stop)
 
     def _open_directory(self) -> None:
@@ -257,7 +220,7 @@ class System:
             load=self.store.stream,
         )
         self.intake = Intake(
-            _intake_settings(settings),
+            wiring.intake_settings(settings),
             IntakePorts(
                 self._playbook.tenants,
                 directory,
@@ -320,7 +283,7 @@ class System:
     def _recover(self) -> None:
         """Wake the leads with unfinished work: by the view once it has caught up, else by the events [H24]."""
         until = self.store.last_position()
-        views = Views(views_path(self.settings))
+        views = Views(wiring.views_path(self.settings))
         while not self._over.is_set():
             standing = _standing(views)
             if standing is not None and standing.position >= until:
@@ -349,7 +312,7 @@ class System:
 
     def _serve_metrics(self) -> None:
         server = collector.serve(
-            views_path(self.settings), self.settings.http_port, self.gauges, self.store.last_position
+            wiring.views_path(self.settings), self.settings.http_port, self.gauges, self.store.last_position
         )
         self.http_url = server.url
         self._closers.append(server.stop)
@@ -370,69 +333,6 @@ class System:
         self._over.set()
         while self._closers:
             self._closers.pop()()
-
-
-def _import(name: str) -> ModuleType:
-    try:
-        return import_module(name)
-    except Exception as error:  # a user's module may raise anything while it is imported
-        raise SettingsError(f"modules: {name} cannot be imported: {error}") from error
-
-
-def _router(settings: Settings) -> Callable[[str, str], Route | None]:
-    routes: dict[tuple[str, str], Route] = {}
-    for business_id, business in settings.businesses.items():
-        for action, target in business.targets.items():
-            routes[business_id, action] = Route(f"{action}@{business_id}", target.idempotency)
-    common = {action: Route(action, target.idempotency) for action, target in settings.targets.items()}
-
-    def route(business_id: str, action: str) -> Route | None:
-        return routes.get((business_id, action)) or common.get(action)
-
-    return route
-
-
-def _targets(
-    settings: Settings,
-    known: Mapping[str, Executor],
-    target_of: Callable[[TargetSettings], Target],
-) -> Iterable[tuple[str, TargetParts]]:
-    """Each target by its name, which is also its breaker's: per action, or per action and business."""
-    named = [(action, action, target) for action, target in settings.targets.items()]
-    for business_id, business in settings.businesses.items():
-        named += [(f"{a}@{business_id}", a, target) for a, target in business.targets.items()]
-    for name, action, target in named:
-        if action not in known:
-            raise SettingsError(f"targets.{action}: there is no such action ({', '.join(sorted(known))})")
-        yield (
-            name,
-            TargetParts(
-                name,
-                performer(known[action], target_of(target)),
-                settings.breaker.policy(),
-                target.workers,
-                target.timeout_seconds,
-            ),
-        )
-
-
-def _limits(settings: Settings) -> LeadLimits:
-    return LeadLimits(
-        max_living=settings.leads.max_living,
-        idle_sweeps=2,
-        restart_delays=settings.leads.restart_delays_seconds,
-    )
-
-
-def _intake_settings(settings: Settings) -> IntakeSettings:
-    return IntakeSettings(
-        max_bytes=settings.stream.max_bytes,
-        max_in_hand=settings.intake.max_in_hand,
-        pull=PullSettings(batch=settings.intake.pull_batch),
-        url=settings.nats.url,
-        checkpoint_every=settings.intake.checkpoint_seconds,
-        keep=timedelta(hours=settings.stream.keep_hours),
-    )
 
 
 def _standing(views: Views) -> Any:

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 import runner
 import settings
+import wiring
 from bench.load import TENANTS
 from projections.queries import Views
 
@@ -35,7 +36,7 @@ def measure(
     chosen = settings_for(url, folder, targets=targets, more=more)
     system = runner.build(chosen)
     system.prepare()
-    views = Views(runner.views_path(chosen))
+    views = Views(wiring.views_path(chosen))
     wait_until(lambda: _position(views) is not None)
     before = _cpu(server_pid)
     began = time.perf_counter()

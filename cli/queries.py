@@ -9,6 +9,7 @@ import typer
 from rich.text import Text
 
 import runner
+import wiring
 from cli import options, story
 from cli.output import console, note, printable, short, show_json, show_rows
 from cli.shell import settings_of
@@ -23,7 +24,7 @@ ROWS_SHOWN = 50
 
 def views_of(settings: Settings) -> Views:
     """The views beside the events."""
-    return Views(runner.views_path(settings))
+    return Views(wiring.views_path(settings))
 
 
 def tasks(

@@ -11,6 +11,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 import runner
+import wiring
 from cli import options
 from cli.output import note, notes, say, show_json
 from cli.shell import FAILED, settings_of
@@ -48,12 +49,12 @@ def rebuild(
 
 def rebuilt(settings: Settings) -> ViewsPosition:
     with closing(runner.open_event_log(settings)) as log, building() as on_built:
-        return views_rebuild.rebuild(log, runner.views_path(settings), on_built=on_built)
+        return views_rebuild.rebuild(log, wiring.views_path(settings), on_built=on_built)
 
 
 def verified(settings: Settings) -> Verification:
     with closing(runner.open_event_log(settings)) as log, building() as on_built:
-        return views_rebuild.verify(log, runner.views_path(settings), on_built=on_built)
+        return views_rebuild.verify(log, wiring.views_path(settings), on_built=on_built)
 
 
 def tell_differences(compared: Verification) -> None:

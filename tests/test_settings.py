@@ -150,7 +150,7 @@ def test_a_business_keeps_the_thresholds_it_does_not_override(tmp_path: Path) ->
 
 
 def test_each_setting_is_read_somewhere() -> None:
-    sources = [ROOT / "settings.py", ROOT / "runner.py"]
+    sources = [ROOT / "settings.py", ROOT / "wiring.py", ROOT / "runner.py"]
     for package in ("actors", "cli", "domain", "projections"):
         sources += (ROOT / package).rglob("*.py")
     read = {name for file in sources if file.exists() for name in attributes_read(file)}
