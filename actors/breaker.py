@@ -120,6 +120,7 @@ class BreakerActor(RecordingActor):
         "calls",
         "lets_through",
         "on_death",
+        "replaced",
         "running",
         "target",
         "workers",
@@ -148,6 +149,8 @@ class BreakerActor(RecordingActor):
         self._next_worker = 0
         self._watching = False
         self.workers: dict[int, ActorRef[Worker]] = {}
+        #: Workers in whose place another stands: each ends with the call that it is at.
+        self.replaced: set[int] = set()
         #: What each worker is at, and since when; written by the workers.
         self.running: dict[int, tuple[ActionCall, float]] = {}
         #: Read by the workers: whether a job that is no probe may still go out.
@@ -184,6 +187,11 @@ class BreakerActor(RecordingActor):
     def settled(self, batch: Sequence[Any]) -> None:
         """Nothing waits for a transition to be durable: calls go out by the state as it is."""
 
+    def conflicted(self, batch: Sequence[Any]) -> Sequence[Any]:
+        """Another process moved this breaker. What the batch led to has left already: handled again, its calls
+        would go out twice. The state is read anew, and looked at."""
+        return (Watch(),)
+
     def on_crash(self, error: BaseException, current: Any) -> None:
         self.on_death(self.actor_urn, error)
 
@@ -200,8 +208,7 @@ class BreakerActor(RecordingActor):
         self._breaker = breaker.let_out(self._breaker)
         self._waiting_calls.pop(call.key, None)
         self._out[call.key, call.attempt] = self._breaker.generation
-        if len(self._out) > len(self.workers) and len(self.workers) < self.target.workers:
-            self._start_worker()
+        self._staff()
         self._jobs.put(Envelope(Job(call, probe)))
         if not self._watching:
             self._watching = True
@@ -214,9 +221,10 @@ class BreakerActor(RecordingActor):
 
     def _take_back(self, ended: CallEnded, now: datetime) -> None:
         call, outcome = ended.call, ended.outcome
+        generation = self._out.pop((call.key, call.attempt), None)
         if ended.last:
             self.workers.pop(ended.worker, None)
-        generation = self._out.pop((call.key, call.attempt), None)
+            self._staff()  # others' calls may wait behind the one that ended it
         if generation is None:
             return  # given up on before it came back
         if isinstance(outcome, NotCalled):
@@ -262,10 +270,12 @@ class BreakerActor(RecordingActor):
             stream, attempt = self._waiting_calls.pop(key)
             self.parts.tell(stream, EndWait(key, attempt))
 
-    def _start_worker(self) -> None:
-        number = self._next_worker
-        self._next_worker += 1
-        self.workers[number] = Worker.start(number, self, self._jobs)
+    def _staff(self) -> None:
+        """A worker for each call that is out, up to the target's number."""
+        while len(self.workers) < min(len(self._out), self.target.workers):
+            number = self._next_worker
+            self._next_worker += 1
+            self.workers[number] = Worker.start(number, self, self._jobs)
 
     def _watch(self, now: datetime) -> None:
         """Answer for calls whose worker does not come back, and put another worker in its place."""
@@ -278,7 +288,8 @@ class BreakerActor(RecordingActor):
                 log.error("call does not come back", target=self.target.name, key=call.key)
                 self.running.pop(number, None)
                 self.workers.pop(number, None)
-                self._start_worker()
+                self.replaced.add(number)
+                self._staff()
                 outcome = Unknown(f"no answer within {patience:.0f} s")
                 self._count(outcome, generation, now)
                 self.calls.end(call, outcome)
@@ -315,9 +326,14 @@ class Worker(ThreadingActor):
             outcome = Unknown(f"the target's code raised {type(error).__name__}: {error}")
         except BaseException as error:
             self._ended(call, Unknown(f"the target's code raised {type(error).__name__}"), last=True)
-            self.actor_stopped.set()
+            self._stop()
             return
         self._ended(call, outcome)
+        if self._number in supervisor.replaced:  # it hung, and another has taken its place
+            self._stop()
+
+    def _actor_loop_teardown(self) -> None:
+        """Pykka empties the inbox of an actor that ends: this one's holds the calls of the others."""
 
     def _ended(self, call: ActionCall, outcome: Outcome, *, last: bool = False) -> None:
         self._supervisor.running.pop(self._number, None)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 from opentelemetry import trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from actors.executors.executor import Executor
-from domain.outcomes import Outcome
+from domain.messages import clean
+from domain.outcomes import Done, Failed, FailedForGood, NotCalled, Outcome, Unknown
 from domain.ports import ActionCall, Target, TargetRequest
 
 _tracer = trace.get_tracer("leadline")
@@ -22,9 +24,24 @@ def performer(executor: Executor, target: Target) -> Callable[[ActionCall], Outc
         context = _propagator.extract({"traceparent": call.trace}) if call.trace else None
         name = f"{call.action}.undo" if call.undo else call.action
         with _tracer.start_as_current_span(name, context=context):
-            return target.call(request_of(executor, call))
+            return answer_of(target.call(request_of(executor, call)))
 
     return perform
+
+
+def answer_of(answer: object) -> Outcome:
+    """What a target's code gave back, as the port has it: events are made of it, and must be readable for ever.
+
+    What is no outcome may have happened. Raises `msgspec.ValidationError` for one with a field of a wrong type.
+    """
+    match answer:
+        case Done(remote):
+            return Done({clean(str(name)): clean(str(value)) for name, value in remote.items()})
+        case Failed() | FailedForGood() | Unknown():
+            return msgspec.convert(msgspec.to_builtins(answer), type(answer))
+        case NotCalled(wait):  # a breaker's word: from a target it is an attempt that failed
+            return Failed("the target made no call", retry_after_us=wait)
+    return Unknown(f"the target's answer is no outcome but {type(answer).__name__}")
 
 
 def request_of(executor: Executor, call: ActionCall) -> TargetRequest:

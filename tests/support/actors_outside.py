@@ -88,6 +88,10 @@ class HeldTarget(ScriptedTarget):
         """From now on calls that come stay."""
         self._open.clear()
 
+    @property
+    def holds(self) -> bool:
+        return not self._open.is_set()
+
     def release(self) -> None:
         """Every call goes on."""
         self._open.set()
