@@ -24,8 +24,9 @@ LOOKUP_SIZES = (500, 25)
 BUSY_MS = 30_000
 
 _LIVE = ("journal_mode=WAL", "synchronous=NORMAL", "cache_size=-65536")
-#: Beside the live one, and worthless until it is swapped in: nothing of it has to survive a crash.
-_SCRATCH = ("journal_mode=OFF", "synchronous=OFF", "cache_size=-262144", "locking_mode=EXCLUSIVE")
+#: Beside the live one, and worthless until it is swapped in: nothing of it has to survive a crash. A batch
+#: that fails half-way must still be undone, hence a journal.
+_SCRATCH = ("journal_mode=MEMORY", "synchronous=OFF", "cache_size=-262144", "locking_mode=EXCLUSIVE")
 
 
 def file_of(views: str | Path) -> Path | None:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from domain import events as ev
 from domain.errors import LeadlineError
 from projections import rebuild as rebuild_module
 from projections.compare import compare
@@ -174,6 +175,18 @@ def test_views_that_are_no_database_any_more_are_replaced(story: Story, folder: 
     (folder / "views.db-wal").write_bytes(b"left over")
     rebuild(MemoryLog(story.recorded), folder / "views.db")
     assert Views(folder / "views.db").position().position == 25
+
+
+def test_a_rebuild_up_to_an_event_that_cannot_be_applied_has_nothing_of_the_rows_beside_it(
+    story: Story, folder: Path
+) -> None:
+    for _ in range(2):
+        story.add("breaker:orders", ev.BreakerOpened("orders", 10, 2**63, story.now, 1, "too many"))
+        LeadStory(story).whole("behind")
+    assert rebuild(MemoryLog(story.recorded), folder / "views.db").position == 25
+    rebuild(MemoryLog(story.recorded[:25]), folder / "until" / "views.db")
+    rows, differences = compare(folder / "views.db", folder / "until" / "views.db")
+    assert (rows > 0, differences) == (True, [])
 
 
 def test_one_rebuild_at_a_time(story: Story, folder: Path) -> None:
