@@ -36,14 +36,14 @@ def rebuild(
     if verify:
         compared = verified(settings)
         show_json(compared) if as_json else tell_differences(compared)
-        failed = bool(compared.differences)
+        stopped, failed = compared.stopped_error, bool(compared.differences)
     else:
         built = rebuilt(settings)
         show_json(built) if as_json else say(f"built anew up to event {built.position:,}", "green")
-        failed = built.stopped_error is not None
-        if built.stopped_error:
-            note(f"stopped there: {built.stopped_error}", "bold red")
-    if failed:
+        stopped, failed = built.stopped_error, False
+    if stopped:
+        note(f"stopped there: {stopped}", "bold red")
+    if failed or stopped:
         raise typer.Exit(FAILED)
 
 

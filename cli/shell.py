@@ -106,6 +106,9 @@ def errors_in_one_line() -> Iterator[None]:
         # Whoever read our output has seen enough; Python must not complain of it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0) from None
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+        say_error(sentence(error))  # a person's own file or folder: nothing of ours to look into
+        raise typer.Exit(FAILED) from None
     except (OSError, Exception) as error:
         if is_typers_own(error):
             raise
@@ -122,6 +125,8 @@ def sentence(error: BaseException) -> str:
     """An error that nobody foresaw, in words."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, FileNotFoundError):
+        return str(error)  # raised by us, in words of ours
     return f"a fault in Leadline: {type(error).__name__}: {error}"
 
 

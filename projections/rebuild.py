@@ -48,6 +48,8 @@ class Verification(Struct, frozen=True):
     position: int
     rows: int
     differences: list[Difference]
+    #: Why the live views stand there and do not go on: what comes after is compared with nothing.
+    stopped_error: str | None = None
 
 
 class Building(Struct, frozen=True):
@@ -121,7 +123,7 @@ def verify(
         finally:
             remove_database(copy)
             remove_database(beside)
-    return Verification(position.position, rows, differences)
+    return Verification(position.position, rows, differences, position.stopped_error)
 
 
 def build(log: EventLog, path: Path, building: Building | None = None) -> ViewsPosition:

@@ -47,6 +47,16 @@ class Answer(NamedTuple):
         return [line for line in self.err.splitlines() if line.strip()]
 
 
+def assert_one_line(answer: Answer, code: int, *parts: str) -> None:
+    """It has failed with this code, and said in one line why."""
+    assert answer.code == code, answer
+    [line] = answer.lines()
+    assert line.startswith("leadline: ")
+    assert "details:" not in line, line
+    for part in parts:
+        assert part in line, line
+
+
 class Running:
     """`up` or `run` as a process."""
 
@@ -123,7 +133,7 @@ class Leadline:
             input=stdin,
             capture_output=True,
             cwd=self.folder,
-            env=clean_environment(),
+            env=clean_environment(self.folder),
             timeout=timeout,
             check=False,
         )
@@ -146,7 +156,7 @@ class Leadline:
                 stdout=to_out,
                 stderr=to_err,
                 cwd=self.folder,
-                env=clean_environment(),
+                env=clean_environment(self.folder),
                 start_new_session=True,
             )
         self._started.append(Running(process, out, err))
@@ -192,7 +202,7 @@ def leadline(folder: Path, *, url: str = "", settings: str = TENANTS) -> Iterato
         house.end_all()
 
 
-def clean_environment() -> dict[str, str]:
-    """This process's environment without its own settings of Leadline."""
+def clean_environment(folder: Path) -> dict[str, str]:
+    """This process's environment without its own settings of Leadline; modules of the folder can be imported."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("LEADLINE_")}
-    return kept | {"PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
+    return kept | {"PYTHONPATH": f"{ROOT}{os.pathsep}{folder}", "NO_COLOR": "1"}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import sqlite3
+import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,6 +17,7 @@ from tests.support.system_kills import Killer, plan_kills
 from tests.support.system_leadline import PATIENCE, TENANTS, Leadline, leadline
 from tests.support.system_oracle import CORPUS, corpus_lines, differences
 from tests.support.system_sql import Row, count_events, events, timeless, view
+from tests.support.system_targets import LEDGER, ledger, target
 from tests.support.system_wire import message
 
 #: Messages of the corpus that are used: 0 is all of them. Seed 0 takes a new one each time.
@@ -26,19 +26,15 @@ SEED = int(os.environ.get("LEADLINE_TEST_KILL_SEED", "0")) or secrets.randbelow(
 KILLS = 10
 
 #: A target that takes its time, so that kills fall upon calls in flight; small commits, so that they fall between.
-SETTINGS = """
-[targets.notify_sales]
-kind = "scripted"
-idempotency = "keyed"
-delay_ms = 3
-workers = 8
-ledger = "ledger.jsonl"
+SETTINGS = (
+    target("notify_sales", delay_ms=3, workers=8, ledger=LEDGER)
+    + """
 [journal]
 max_appends = 50
 [intake]
 checkpoint_seconds = 0.2
 """
-
+)
 
 needs_corpus = pytest.mark.skipif(not CORPUS.is_dir(), reason=f"no corpus at {CORPUS}")
 
@@ -58,7 +54,7 @@ def test_ten_kills_of_runner_and_nats_leave_the_views_of_an_undisturbed_run(tmp_
         calm.wait_idle()
         undisturbed, recorded = timeless(calm.data), count_events(calm.data)
     kills = plan_kills(SEED, KILLS, recorded)
-    print(f"seed {SEED}: {len(lines)} messages, {recorded} events, kills {[tuple(kill) for kill in kills]}")
+    say(f"seed {SEED}: {len(lines)} messages, {recorded} events, {kills}")
     with (
         running_server(tmp_path / "nats", quick=False) as server,
         leadline(tmp_path / "house", url=server.url, settings=settings) as house,
@@ -67,7 +63,7 @@ def test_ten_kills_of_runner_and_nats_leave_the_views_of_an_undisturbed_run(tmp_
         killer = Killer(house, server, house.run)
         publishing = house.begin("publish", "corpus.jsonl")
         killer.carry_out(kills)
-        print(f"fell at events {killer.fell_at}")
+        say(f"fell at events {killer.fell_at}")
         assert publishing.ended() == 0, publishing.err
         house.wait_idle(300)
         assert not list(differences(lines, view(house.data, "tasks")))
@@ -84,9 +80,9 @@ def test_ten_kills_of_runner_and_nats_leave_the_views_of_an_undisturbed_run(tmp_
 def test_a_call_that_its_process_died_beneath_is_called_again_with_the_same_key(
     house: Leadline, idempotency: str
 ) -> None:
-    house.set(TENANTS + hanging("notify_sales", idempotency))
-    kill_in_call(house, "notify_sales")
-    house.set(TENANTS + answering("notify_sales", idempotency))
+    house.set(TENANTS + hanging(idempotency))
+    kill_in_call(house)
+    house.set(TENANTS + answering(idempotency))
     house.run()
     house.wait_idle()
     assert [(call["key"], call["attempt"]) for call in ledger(house)] == [(KEY, 2)]
@@ -96,15 +92,14 @@ def test_a_call_that_its_process_died_beneath_is_called_again_with_the_same_key(
 
 
 @pytest.mark.parametrize(
-    ("settled", "disposition", "tasks", "letter"),
-    [("done", "completed", 1, "resolved"), ("undone", "dead_lettered", 0, "resolved")],
+    ("settled", "disposition", "tasks"), [("done", "completed", 1), ("undone", "dead_lettered", 0)]
 )
 def test_a_call_to_a_once_target_that_its_process_died_beneath_is_for_a_person_to_settle(
-    house: Leadline, settled: str, disposition: str, tasks: int, letter: str
+    house: Leadline, settled: str, disposition: str, tasks: int
 ) -> None:
-    house.set(TENANTS + hanging("notify_sales", "once"))
-    kill_in_call(house, "notify_sales")
-    house.set(TENANTS + answering("notify_sales", "once"))
+    house.set(TENANTS + hanging("once"))
+    kill_in_call(house)
+    house.set(TENANTS + answering("once"))
     house.run()
     house.wait_idle()
     [row] = view(house.data, "dead_letter_queue")
@@ -118,29 +113,27 @@ def test_a_call_to_a_once_target_that_its_process_died_beneath_is_for_a_person_t
     assert not ledger(house)
     assert [row["disposition"] for row in view(house.data, "processed_messages")] == [disposition]
     assert len(view(house.data, "tasks")) == tasks
-    assert [row["status"] for row in view(house.data, "dead_letter_queue")] == [letter]
+    assert [row["status"] for row in view(house.data, "dead_letter_queue")] == ["resolved"]
+
+
+def say(text: str) -> None:
+    """What pytest shows beside a failure, and with `-s`."""
+    sys.stdout.write(f"\n{text}\n")
 
 
 KEY = f"acme-foods/{encode('+49 151/1')}/m-1/0.notify_sales"
 
 
-def hanging(action: str, idempotency: str) -> str:
+def hanging(idempotency: str) -> str:
     """A target that takes a call and never comes back; it writes nothing into its ledger."""
-    return scripted(action, idempotency, "hang") + "timeout_seconds = 600\n"
+    return target("notify_sales", "hang", idempotency=idempotency, timeout_seconds=600)
 
 
-def answering(action: str, idempotency: str) -> str:
-    return scripted(action, idempotency, "done") + 'ledger = "ledger.jsonl"\n'
+def answering(idempotency: str) -> str:
+    return target("notify_sales", idempotency=idempotency, ledger=LEDGER)
 
 
-def scripted(action: str, idempotency: str, *outcomes: str) -> str:
-    return (
-        f'[targets.{action}]\nkind = "scripted"\nidempotency = "{idempotency}"\n'
-        f"script = {json.dumps(outcomes)}\n"
-    )
-
-
-def kill_in_call(house: Leadline, action: str) -> None:
+def kill_in_call(house: Leadline) -> None:
     """A message whose only action is called, and the runner killed during the call."""
     runner = house.run()
     house.publish([message("m-1")])
@@ -153,12 +146,6 @@ def kill_in_call(house: Leadline, action: str) -> None:
 
     eventually(is_called, within=PATIENCE)
     runner.kill()
-
-
-def ledger(house: Leadline) -> list[dict[str, Any]]:
-    """The calls that the scripted target has answered."""
-    file = house.folder / "ledger.jsonl"
-    return [json.loads(line) for line in file.read_bytes().splitlines()] if file.exists() else []
 
 
 def assert_same(found: dict[str, list[Row]], wanted: dict[str, list[Row]]) -> None:
