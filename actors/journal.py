@@ -17,8 +17,10 @@ from typing import Any
 
 import structlog
 from eventsourcing.persistence import (
+    DatabaseError,
     IntegrityError,
     InterfaceError,
+    InternalError,
     OperationalError,
     PersistenceError,
     StoredEvent,
@@ -45,6 +47,8 @@ log = structlog.get_logger(__name__)
 _CHUNKS = (512, 128, 32, 8, 1)
 _STORE_ID = "store"
 _BACK_OFF_SECONDS = (0.05, 0.2, 1.0)
+#: Exactly these speak of the store, not of a row: it is damaged, or no database at all.
+_DAMAGED = (DatabaseError, InternalError, sqlite3.DatabaseError, sqlite3.InternalError)
 
 
 class _Pool(SQLiteConnectionPool):
@@ -259,12 +263,12 @@ class JournalActor(ThreadingActor):
         error = self._try(appends)
         if error is None:
             self._answer([(a, Committed(a.stream, a.version + len(a.rows), a.append_id)) for a in appends])
+        elif type(error) in _DAMAGED:
+            raise error
         elif isinstance(error, IntegrityError):
-            self._sort_out(appends)
+            self._sort_out(appends, error)
         elif len(appends) == 1:
-            append = appends[0]
-            log.error("event cannot be written", stream=append.stream, error=str(error))
-            self._answer([(append, Unwritable(append.stream, str(error), append.append_id))])
+            self._give_up(appends[0], error)
         else:  # halve until the bad row stands alone [H12]
             half = len(appends) // 2
             self._commit(appends[:half])
@@ -298,7 +302,11 @@ class JournalActor(ThreadingActor):
         self.stalled = str(error)
         time.sleep(_BACK_OFF_SECONDS[min(tries, len(_BACK_OFF_SECONDS) - 1)])
 
-    def _sort_out(self, appends: Sequence[Append]) -> None:
+    def _give_up(self, append: Append, error: Exception) -> None:
+        log.error("event cannot be written", stream=append.stream, error=str(error))
+        self._answer([(append, Unwritable(append.stream, str(error), append.append_id))])
+
+    def _sort_out(self, appends: Sequence[Append], error: Exception) -> None:
         """After a version clash: what is there with our ids is done, what is ahead must reload, the rest is
         committed [H12]."""
         rest: list[Append] = []
@@ -314,11 +322,14 @@ class JournalActor(ThreadingActor):
             else:
                 answers.append((append, Conflict(append.stream, append.append_id)))
         self._answer(answers)
-        if len(rest) == len(appends) > 1:  # two appends of one batch clash with each other
+        if len(rest) < len(appends):
+            if rest:
+                self._commit(rest)
+        elif len(rest) == 1:  # nothing there clashes with it: a constraint refuses the row itself
+            self._give_up(rest[0], error)
+        else:  # two appends of one batch clash with each other
             for append in rest:
                 self._commit([append])
-        elif rest:
-            self._commit(rest)
 
     def _answer(self, answers: Sequence[tuple[Append, AppendResult]]) -> None:
         places: list[Place] = []
@@ -334,16 +345,27 @@ class JournalActor(ThreadingActor):
         for name, position in checkpoint.positions.items():
             if name not in self._known_positions:
                 self._known_positions[name] = self._recorder.max_tracking_id(name) or 0
-            if position <= self._known_positions[name]:
-                continue
+            if position > self._known_positions[name]:
+                self._write_position(name, position)
+        if checkpoint.done is not None:
+            checkpoint.done()
+
+    def _write_position(self, name: str, position: int) -> None:
+        """Again while the store is busy: a position that is handed over once is not handed over again."""
+        tries = 0
+        while True:
             try:
                 self._recorder.insert_tracking(Tracking(name, position))
             except (OperationalError, sqlite3.OperationalError) as error:
-                log.warning("position not recorded, the next checkpoint will", error=str(error))
+                self._stall(tries, error)
+                tries += 1
+            except IntegrityError:  # another process has raised it, and further
+                self._known_positions[name] = self._recorder.max_tracking_id(name) or 0
                 return
-            self._known_positions[name] = position
-        if checkpoint.done is not None:
-            checkpoint.done()
+            else:
+                self.stalled = None
+                self._known_positions[name] = position
+                return
 
 
 def _is_ours(append: Append, stored: Sequence[StoredEvent]) -> bool:
