@@ -236,7 +236,7 @@ def test_sums_of_the_same_observations_are_the_same_in_any_order_of_batches(tmp_
     lead = LeadStory(story)
     for n in range(40):
         lead.add(
-            lead.received(f"m{n}", ai_latency_ms=0.1 * n), lead.intent(f"m{n}", confidence=0.1 + n / 100)
+            lead.received(f"m{n}", ai_latency_ms=0.1 + n / 7), lead.intent(f"m{n}", confidence=0.1 + n / 100)
         )
     sums = []
     for batch in (1, 7, 100):
