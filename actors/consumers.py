@@ -58,6 +58,7 @@ class Consumers:
         self._doubted = asyncio.Event()
         self._inbox = client.new_inbox()
         self._inbox_bytes = self._inbox.encode()
+        self._watched_at = time.monotonic()
         self._held = False
         self._closed = False
         self.pulled = 0
@@ -185,9 +186,16 @@ class Consumers:
             self._ask(pull)
 
     async def watch(self) -> None:
-        """To be called more often than the server's heartbeats come: tells an idle partition from a dead one."""
+        """To be called twice a heartbeat: tells an idle partition from a dead one.
+
+        While this process was held up (SIGSTOP, a long collection, a busy machine) nobody listened: that is
+        not the server's silence, and what it said may lie in the socket unread.
+        """
         now = time.monotonic()
+        held_up = now - self._watched_at - self._settings.pull.heartbeat
+        self._watched_at = now
         for pull in self._pulls:
+            pull.heard_at += max(0.0, held_up)
             if pull.silent(now):
                 self._doubt(pull)
 

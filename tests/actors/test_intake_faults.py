@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,19 @@ def test_heartbeats_that_stop_are_a_dead_consumer_and_heartbeats_that_come_an_id
         proxy.loses = lambda _frame: False
         eventually(lambda: one.handed_on(40), within=20.0)
         one.assert_each_once_in_order(40)
+
+
+def test_a_process_that_was_held_up_does_not_take_its_own_deafness_for_silence(server: TestServer) -> None:
+    published(server.url, traffic(20))
+    with reading(server.url) as one:
+        eventually(lambda: one.handed_on(20))
+        loop = one.intake._loop
+        assert loop is not None
+        loop.call_soon_threadsafe(time.sleep, 3.0)  # longer than the server may be silent
+        published(server.url, traffic(40)[20:])
+        eventually(lambda: one.handed_on(40))
+        one.assert_each_once_in_order(40)
+        assert one.intake.gauges()["remade_consumers"] == 0
 
 
 def test_a_server_that_is_killed_and_started_again(server: TestServer) -> None:

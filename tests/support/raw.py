@@ -38,6 +38,7 @@ class RawPublisher:
         return said
 
     def close(self) -> None:
+        self._reader.close()
         self._wire.close()
 
 

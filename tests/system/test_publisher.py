@@ -54,7 +54,8 @@ def assert_all_stored_in_order(server: TestServer, count: int) -> None:
 
 def test_whoever_publishes_first_makes_the_stream(server: TestServer) -> None:
     """H30."""
-    assert publish([body("m0")], server.url).confirmed == 1
+    report = publish([body("m0")], server.url)
+    assert (report.confirmed, report.reconnects) == (1, 0)
     assert ensured(server.url).messages == 1
 
 
