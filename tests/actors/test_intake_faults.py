@@ -160,9 +160,15 @@ def test_a_process_that_was_held_up_does_not_take_its_own_deafness_for_silence(s
     published(server.url, traffic(20))
     with reading(server.url) as one:
         eventually(lambda: one.handed_on(20))
-        loop = one.intake._loop
+        loop, consumers = one.intake._loop, one.intake._consumers
         assert loop is not None
-        loop.call_soon_threadsafe(time.sleep, 3.0)  # longer than the server may be silent
+        assert consumers is not None
+
+        async def held_up() -> None:
+            time.sleep(3.0)  # noqa: ASYNC251 - longer than the server may be silent, and nobody listens
+            await consumers.watch()
+
+        asyncio.run_coroutine_threadsafe(held_up(), loop).result(10)
         published(server.url, traffic(40)[20:])
         eventually(lambda: one.handed_on(40))
         one.assert_each_once_in_order(40)
