@@ -23,7 +23,7 @@ from domain.messages import decode_message
 from domain.tenants import Tenants
 
 COMMIT_MESSAGES = 1000
-_ROW = b'{"id":"0123456789ab-1f","at":"2026-11-02T08:00:47.333339Z","event":{%s}}' % (b"x" * 340)
+_ROW = b'{"id":"0123456789ab-1f","at":"2026-11-02T08:00:47.333339Z","event":{%s}}' % (b"x" * 360)
 
 
 class Floor:

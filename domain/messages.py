@@ -155,14 +155,14 @@ def check_id(name: str, value: object, limit: int) -> str:
         raise Rejected(f"{name} is missing")
     if not 1 <= len(value) <= limit:
         raise Rejected(f"{name} must have 1 to {limit} characters, has {len(value)}")
-    if _CONTROL.search(value):
+    if not value.isprintable() and _CONTROL.search(value):  # the first alone is fast, and mostly enough
         raise Rejected(f"{name} holds a control character")
     return value
 
 
 def clean(text: str) -> str:
     """Text with what no store takes (control characters but tab and line breaks) replaced by U+FFFD."""
-    return _CONTROL_IN_TEXT.sub("\ufffd", text)
+    return text if text.isprintable() else _CONTROL_IN_TEXT.sub("\ufffd", text)
 
 
 def _checked(
