@@ -16,11 +16,8 @@ from queue import SimpleQueue
 from typing import Any, Protocol
 
 import pykka
-import structlog
 from pykka._envelope import Envelope
 from pykka.messages import _ActorStop
-
-log = structlog.get_logger(__name__)
 
 #: Messages that an actor handles before another has its turn.
 TURN = 64
@@ -193,7 +190,8 @@ class PooledActor(pykka.Actor):
         """Nothing to start: the first mail schedules the actor."""
 
     def run_turn(self) -> None:
-        """Handle up to `TURN` messages. Called by a dispatcher thread; never raises."""
+        """Handle up to `TURN` messages. Called by a dispatcher thread. Raises only where `on_crash` does: what was
+        to keep the actor's mail has failed, so the thread ends, and the process with it."""
         inbox = self.actor_inbox
         envelope: Envelope[Any] | None = None
         try:
@@ -222,10 +220,7 @@ class PooledActor(pykka.Actor):
     def _crashed(self, error: BaseException, envelope: Envelope[Any] | None) -> None:
         if envelope is not None and envelope.reply_to is not None:
             envelope.reply_to.set_exception(sys.exc_info())
-        try:
-            self.on_crash(error, envelope.message if envelope else None)
-        except Exception:  # the dispatcher's thread must outlive whatever a crash handler does
-            log.exception("crash handler failed", actor=self.actor_urn)
+        self.on_crash(error, envelope.message if envelope else None)
 
     def _handle(self, envelope: Envelope[Any]) -> None:
         message = envelope.message

@@ -70,5 +70,5 @@ class Scheduler:
                         del self._pending[place]
                         return place[0], current[1]
                     continue  # replaced meanwhile
-                self._changed.wait(timeout)
+                self._changed.wait(None if timeout is None else min(timeout, threading.TIMEOUT_MAX))
         return None
