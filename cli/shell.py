@@ -106,12 +106,12 @@ def errors_in_one_line() -> Iterator[None]:
         # Whoever read our output has seen enough; Python must not complain of it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0) from None
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
-        say_error(sentence(error))  # a person's own file or folder: nothing of ours to look into
-        raise typer.Exit(FAILED) from None
     except (OSError, Exception) as error:
         if is_typers_own(error):
             raise
+        if is_surroundings(error):
+            say_error(sentence(error))
+            raise typer.Exit(FAILED) from None
         say_error(f"{sentence(error)} (details: {kept_traceback()})")
         raise typer.Exit(FAILED) from None
 
@@ -121,11 +121,18 @@ def is_typers_own(error: BaseException) -> bool:
     return type(error).__module__.startswith("typer.")
 
 
+def is_surroundings(error: BaseException) -> bool:
+    """A person's own file or folder is not as it must be: there is nothing of ours to look into."""
+    theirs = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+    ours = type(error) is OSError and error.errno is None  # a sentence of our own, no system call's
+    return isinstance(error, theirs) or ours
+
+
 def sentence(error: BaseException) -> str:
     """An error that nobody foresaw, in words."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    if isinstance(error, FileNotFoundError):
+    if is_surroundings(error):
         return str(error)  # raised by us, in words of ours
     return f"a fault in Leadline: {type(error).__name__}: {error}"
 

@@ -105,6 +105,13 @@ def test_a_rejects_id_follows_from_incarnation_and_sequence() -> None:
     assert rejects.reject_id(place(1)) == ID
 
 
+def test_a_reject_of_another_subject_is_not_to_be_had_whoever_knows_its_id() -> None:
+    partition = with_one()
+    [refused] = rejects.decide(partition.state, "lead:globex-bank:lead-1", co.DiscardDeadLetter(**told()), "")
+    assert isinstance(refused, CommandRefused)
+    assert refused.reason == "there is no open reject with this id"
+
+
 def test_a_body_that_is_amended_can_be_sent_back() -> None:
     partition = with_one()
     assert names(partition.command(amend('{"a":1}'))) == ["DeadLetterAmended"]

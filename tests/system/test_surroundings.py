@@ -110,10 +110,7 @@ def test_a_stream_of_another_configuration_is_refused_and_left_alone(
 def test_a_database_that_is_none_is_said(house: Leadline) -> None:
     house.data.mkdir()
     (house.data / "events.db").write_bytes(b"this is no database" * 500)
-    answer = house.cli("run", "--http-port", "0")
-    assert answer.code == 1
-    assert "Traceback" not in answer.err
-    assert len(answer.lines()) == 1, answer
+    assert_one_line(house.cli("run", "--http-port", "0"), 1, "events.db")
 
 
 def free_port() -> int:
