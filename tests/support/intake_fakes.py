@@ -51,12 +51,15 @@ class FakeJournal:
     def append(self, append: Append) -> None:
         with self._lock:
             events = self.streams[append.stream]
-            if len(events) != append.version:
-                append.reply(Conflict(append.stream))
-                return
-            for name, state in append.rows:
-                events.append(codec.decode(name, state, append.stream, len(events) + 1))
-        append.reply(Committed(append.stream, len(events)))
+            mine = [codec.event_id_of(state) for _, state in append.rows]
+            if len(events) == append.version:
+                for name, state in append.rows:
+                    events.append(codec.decode(name, state, append.stream, len(events) + 1))
+            there = [r.event_id for r in events[append.version : append.version + len(mine)]]
+        if there == mine:
+            append.reply(Committed(append.stream, append.version + len(mine), append.append_id))
+        else:
+            append.reply(Conflict(append.stream, append.append_id))
 
     def checkpoint(self, positions: dict[str, int], done: Callable[[], None] | None = None) -> None:
         with self._lock:
