@@ -23,7 +23,8 @@ LOOKUP_SIZES = (500, 25)
 
 BUSY_MS = 30_000
 
-_LIVE = ("journal_mode=WAL", "synchronous=NORMAL", "cache_size=-65536")
+#: The log grows to 32 MiB before it is copied: a page that many batches touch is copied once.
+_LIVE = ("journal_mode=WAL", "synchronous=NORMAL", "cache_size=-65536", "wal_autocheckpoint=8000")
 #: Beside the live one, and worthless until it is swapped in: nothing of it has to survive a crash. A batch
 #: that fails half-way must still be undone, hence a journal.
 _SCRATCH = ("journal_mode=MEMORY", "synchronous=OFF", "cache_size=-262144", "locking_mode=EXCLUSIVE")
