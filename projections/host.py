@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -48,6 +50,7 @@ class ThreadHost:
         settings: ProjectorSettings,
         on_death: Callable[[BaseException], None],
     ) -> None:
+        forget_stop(views)
         self._stop = threading.Event()
         self._thread = threading.Thread(
             target=self._run, args=(open_log, views, settings, on_death), name="projector", daemon=True
@@ -81,6 +84,7 @@ class ProcessHost:
     """The projector as a process, which ends with its parent, however that ends."""
 
     def __init__(self, open_log: OpenLog, views: Path, settings: ProjectorSettings) -> None:
+        forget_stop(views)
         context = multiprocessing.get_context("spawn")  # threads are running: a fork would copy their locks
         self._stop = context.Event()
         self._process = context.Process(
@@ -100,6 +104,17 @@ class ProcessHost:
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
+
+
+def forget_stop(views: Path) -> None:
+    """What stopped an earlier projector may be mended: who asks before the new one has looked is not told of it."""
+    sql = "UPDATE views_meta SET stopped_error = NULL WHERE stopped_error IS NOT NULL"
+    with suppress(sqlite3.Error), closing(_open_existing(views)) as connection, connection:
+        connection.execute(sql)  # views that are missing or damaged are the projector's to mend
+
+
+def _open_existing(views: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{views.absolute().as_uri()}?mode=rw", uri=True)
 
 
 def _project_as_process(open_log: OpenLog, views: Path, settings: ProjectorSettings, stop: Stopping) -> None:

@@ -12,6 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from actors import publisher
+from cli import status
+from settings import load
 from tests.support.eventually import eventually
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -172,16 +175,17 @@ class Leadline:
         self.url = running.said("nats")
         return running
 
-    def publish(self, lines: Sequence[bytes]) -> Answer:
-        """`leadline publish` of these lines, every one confirmed."""
-        answer = self.cli("publish", "-", "--json", stdin=b"\n".join(lines))
-        assert answer.code == 0, answer
-        return answer
+    def publish(self, lines: Sequence[bytes]) -> None:
+        """What `leadline publish` does, without a process of its own: every line confirmed."""
+        report = publisher.publish(lines, self.url)
+        assert not report.refused, report
 
     def wait_idle(self, timeout: float = PATIENCE) -> None:
-        """`leadline status --wait-idle`."""
-        answer = self.cli("status", "--wait-idle", "--timeout", str(timeout), timeout=timeout + 60)
-        assert answer.code == 0, f"{answer}\n{self._started[-1].err[-4000:] if self._started else ''}"
+        """What `leadline status --wait-idle` does, without a process of its own."""
+        overrides = {"data": str(self.data), "nats.url": self.url}
+        settings = load(self.folder / "leadline.toml", env={}, overrides=overrides)
+        seen = status.wait_until_idle(settings, timeout)
+        assert not seen.open, f"{seen.open}\n{self._started[-1].err[-4000:] if self._started else ''}"
 
     def end_all(self) -> None:
         for running in self._started:

@@ -32,9 +32,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Leadline,
     ):
         house.run()
         lines = corpus_lines()
-        report = house.publish(lines).json
+        report = house.cli("publish", "-", "--json", stdin=b"\n".join(lines)).json
         assert report["confirmed"] + report["duplicates"] == len(lines) == 7205
-        house.wait_idle()
+        assert house.cli("status", "--wait-idle").code == 0
         yield house, lines
 
 

@@ -30,8 +30,8 @@ def test_a_flipped_byte_stops_the_views_and_its_lead_where_it_can_be_seen_and_no
     house.publish([message("m-3", "+1"), message("m-4", "+2"), message("m-5", "+3")])
     eventually(lambda: received(house) >= {"m-4", "m-5"} and bool(stopped(house)), within=PATIENCE)
     assert stopped(house) == ["lead:acme-foods:=2B1"]
-    asked = house.cli("status", "--json")
-    assert "event" in asked.json["views"]["stopped_error"]
+    eventually(lambda: views_have_stopped(house), within=PATIENCE)
+    assert "event 2 " in house.ask("status")["views"]["stopped_error"]
     waited = house.cli("status", "--wait-idle", "--timeout", "5")
     assert waited.code == 1
     assert "stopped" in waited.err
@@ -40,6 +40,9 @@ def test_a_flipped_byte_stops_the_views_and_its_lead_where_it_can_be_seen_and_no
     assert "Traceback" not in verified.err + runner.err
     assert runner.terminate() == 0
     restore(house, whole)
+    assert house.begin("run", "--until-idle", "--http-port", "0").ended() == 0, (
+        "mended: nothing stops it any more"
+    )
     house.run()
     house.wait_idle()
     [letter] = view(house.data, "dead_letter_queue")
@@ -146,6 +149,16 @@ def received(house: Leadline) -> set[str]:
 
 def stopped(house: Leadline) -> list[str]:
     return [event["lead_stream"] for event in events(house.data, "lead_stopped.v1")]
+
+
+def views_have_stopped(house: Leadline) -> bool:
+    try:
+        return (
+            query(house.data / "views.db", "SELECT stopped_error FROM views_meta")[0]["stopped_error"]
+            is not None
+        )
+    except sqlite3.OperationalError:
+        return False  # they are only being made
 
 
 def all_completed(house: Leadline) -> set[str]:
