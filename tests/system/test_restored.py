@@ -31,7 +31,7 @@ def test_a_flipped_byte_stops_the_views_and_its_lead_where_it_can_be_seen_and_no
     eventually(lambda: received(house) >= {"m-4", "m-5"} and bool(stopped(house)), within=PATIENCE)
     assert stopped(house) == ["lead:acme-foods:=2B1"]
     eventually(lambda: views_have_stopped(house), within=PATIENCE)
-    assert "event 2 " in house.ask("status")["views"]["stopped_error"]
+    assert "version 2 of lead:acme-foods:=2B1" in house.ask("status")["views"]["stopped_error"]
     waited = house.cli("status", "--wait-idle", "--timeout", "5")
     assert waited.code == 1
     assert "stopped" in waited.err
