@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import secrets
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -161,8 +162,10 @@ class ActorSystem:
         self._read_to = end
 
     def checkpoint(self) -> None:
-        """Have the positions written."""
-        self.journal.checkpoint(self.positions.unwritten())
+        """The positions are written on return."""
+        written = threading.Event()
+        self.journal.checkpoint(self.positions.unwritten(), written.set)
+        assert written.wait(10)
 
     def crash(self) -> None:
         """The process is gone, with all it had in memory; no commit and no call leaves it any more."""
