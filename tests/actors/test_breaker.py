@@ -232,6 +232,7 @@ class Exiting(HeldTarget):
             self.exits -= 1
             exits = self.exits >= 0
         if exits:
+            assert self._open.wait(10)
             raise SystemExit(3)
         return super().call(request)
 
@@ -241,7 +242,7 @@ def test_calls_that_wait_behind_one_that_ends_its_worker_are_made_by_the_next(bo
     target.hold()
     send(log, range(3))
     system = boot(log, {"notify_sales": target}, workers=1)
-    eventually(lambda: len(target.requests) >= 1)
+    eventually(lambda: breaker_of(system)._jobs.qsize() == 2)
     target.release()
     system.settle()
     assert dispositions(system, range(3)).count("MessageCompleted") == 2
