@@ -100,6 +100,7 @@ def targets(
                 settings.breaker.policy(),
                 target.workers,
                 target.timeout_seconds,
+                once=target.idempotency == "once",
             ),
         )
 

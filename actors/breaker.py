@@ -30,6 +30,8 @@ log = structlog.get_logger(__name__)
 
 #: A call refused by an open breaker asks again no sooner.
 _SOONEST_US = 50_000
+#: A call that no worker is free for asks again by itself after so long; as a rule it is told before.
+_BUSY_US = 15_000_000
 #: How often calls at work are looked at for one that does not come back.
 _WATCH_SECONDS = 1.0
 #: How long to wait before asking again for a target that is not in the settings.
@@ -69,6 +71,8 @@ class TargetParts(Struct, frozen=True):
     policy: BreakerPolicy
     workers: int
     timeout: float
+    #: Its calls may not be repeated: each is begun only when a worker is free for it.
+    once: bool = False
 
 
 class CallRegistry:
@@ -204,6 +208,10 @@ class BreakerActor(RecordingActor):
         if not breaker.admits(self._breaker, self.target.policy):
             self._hold_back(call, now)
             return
+        if self.target.once and len(self._out) >= self.target.workers:
+            # A crash makes every begun call of such a target unknown: none is begun to stand in a queue.
+            self._wait_for(call, NotCalled(_BUSY_US, "busy"))
+            return
         probe = self._breaker.state == "half_open"
         self._breaker = breaker.let_out(self._breaker)
         self._waiting_calls.pop(call.key, None)
@@ -216,8 +224,12 @@ class BreakerActor(RecordingActor):
 
     def _hold_back(self, call: ActionCall, now: datetime) -> None:
         wait = max(_SOONEST_US, breaker.retry_in_us(self._breaker, breaker.to_us(now)))
+        self._wait_for(call, NotCalled(wait))
+
+    def _wait_for(self, call: ActionCall, why: NotCalled) -> None:
+        """The lead waits, and is told when it may ask again; its own timer is for when that is lost."""
         self._waiting_calls[call.key] = (call.stream, call.attempt - 1)
-        self.calls.end(call, NotCalled(wait))
+        self.calls.end(call, why)
 
     def _take_back(self, ended: CallEnded, now: datetime) -> None:
         call, outcome = ended.call, ended.outcome
@@ -230,8 +242,14 @@ class BreakerActor(RecordingActor):
         if isinstance(outcome, NotCalled):
             self._hold_back(call, now)
             return
+        self._end(call, outcome, generation, now)
+
+    def _end(self, call: ActionCall, outcome: Outcome, generation: int, now: datetime) -> None:
+        """A call is over: the breaker counts it, its lead is told, and who waits for a worker may come."""
         self._count(outcome, generation, now)
         self.calls.end(call, outcome)
+        if self.target.once and self.lets_through:
+            self._release(1)
 
     def _count(self, outcome: Outcome, generation: int, now: datetime) -> None:
         failed = isinstance(outcome, Unknown) or (isinstance(outcome, Failed) and not outcome.throttled)
@@ -244,7 +262,8 @@ class BreakerActor(RecordingActor):
             now_us=breaker.to_us(now),
             generation=generation,
         )
-        self._record_transition(events, now)
+        if events:
+            self._record_transition(events, now)
         for event in events:
             if isinstance(event, BreakerOpened):
                 log.warning("breaker opened", breaker=self.target.name, error=error)
@@ -290,9 +309,7 @@ class BreakerActor(RecordingActor):
                 self.workers.pop(number, None)
                 self.replaced.add(number)
                 self._staff()
-                outcome = Unknown(f"no answer within {patience:.0f} s")
-                self._count(outcome, generation, now)
-                self.calls.end(call, outcome)
+                self._end(call, Unknown(f"no answer within {patience:.0f} s"), generation, now)
         self._watching = bool(self._out)
         if self._watching:
             self.arm(self.actor_urn, Watch(), _WATCH_SECONDS, "watch")

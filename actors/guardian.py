@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from actors.pool import Dispatcher
+from domain.errors import LeadlineError
 from domain.saga import describe, stack_of
 
 log = structlog.get_logger(__name__)
@@ -33,7 +34,10 @@ class Guardian:
         if self._stopping or self.cause is not None:
             return
         self.cause = f"{who} died: {describe(error)}"
-        log.critical("a part died", part=who, error=describe(error), stack=stack_of(error))
+        if isinstance(error, LeadlineError):  # a sentence for a person: no stack explains it better
+            log.critical("a part died", part=who, error=str(error))
+        else:
+            log.critical("a part died", part=who, error=describe(error), stack=stack_of(error))
         self.ended.set()
 
     def stopping(self) -> None:

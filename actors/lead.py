@@ -103,10 +103,10 @@ class LeadActor(RecordingActor):
 
     def handle(self, message: Any, now: datetime) -> None:
         """One message: its events, and what follows from the state then."""
-        if isinstance(message, Mail):
+        if type(message) is Mail:
             self._decide_command(message.command, now, _cause_of(message))
         elif isinstance(message, Command):
-            if isinstance(message, RecordOutcome):
+            if type(message) is RecordOutcome:
                 self._came_back((message.key, message.attempt))
             self._decide_command(message, now, self._cause_of_work())
 

@@ -193,13 +193,16 @@ class PooledActor(pykka.Actor):
         """Handle up to `TURN` messages. Called by a dispatcher thread. Raises only where `on_crash` does: what was
         to keep the actor's mail has failed, so the thread ends, and the process with it."""
         inbox = self.actor_inbox
+        mail, on_receive = inbox.mail, self.on_receive
         envelope: Envelope[Any] | None = None
         try:
             for _ in range(TURN):
-                try:
-                    envelope = inbox.mail.popleft()
-                except IndexError:
+                if not mail:
                     break
+                envelope = mail.popleft()
+                if envelope.reply_to is None and type(envelope.message) is not _ActorStop:
+                    on_receive(envelope.message)
+                    continue
                 self._handle(envelope)
                 if self.stopped:
                     return

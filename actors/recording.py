@@ -21,6 +21,7 @@ from domain.errors import LeadlineError
 from domain.events import Event, Place, Recorded
 
 _append_ids = count(1)
+_ANSWERS = frozenset((Committed, Conflict, Unwritable))
 
 
 class UnwritableEventError(LeadlineError):
@@ -116,7 +117,7 @@ class RecordingActor(PooledActor):
         return batch
 
     def on_receive(self, message: Any) -> None:
-        if isinstance(message, Committed | Conflict | Unwritable):
+        if type(message) in _ANSWERS:
             self._answered(message)
         else:
             self.waiting.append(message)
@@ -135,20 +136,15 @@ class RecordingActor(PooledActor):
 
     def record(self, events: Sequence[Event], now: datetime, because: Cause) -> None:
         """Add events to the append that ends this batch, and to the state."""
-        stream = self.actor_urn
+        stream, next_event_id, rows = self.actor_urn, self.parts.next_event_id, self._rows
+        cause, correlation, trace, place = because.cause, because.correlation, because.trace, because.place
+        version = self.version()
         for event in events:
+            version += 1
             recorded = Recorded(
-                stream,
-                self.version() + 1,
-                event,
-                self.parts.next_event_id(),
-                now,
-                because.cause,
-                because.correlation,
-                because.trace,
-                because.place,
+                stream, version, event, next_event_id(), now, cause, correlation, trace, place
             )
-            self._rows.append(codec.encode(recorded))
+            rows.append(codec.encode(recorded))
             self.fold(recorded)
 
     def _decide(self) -> None:

@@ -75,9 +75,12 @@ def _attempt_failed(e: ev.ActionAttemptFailed) -> str:
 
 
 def _deferred(e: ev.ActionDeferred) -> str:
-    why = {"retry": "before it is tried again", "breaker": "for an open breaker"}.get(
-        e.reason, "for its target's settings"
-    )
+    reasons = {
+        "retry": "before it is tried again",
+        "breaker": "for an open breaker",
+        "busy": "until its target has a worker free",
+    }
+    why = reasons.get(e.reason, "for its target's settings")
     return f"{'undo ' if e.undo else ''}{e.action} waits {why}, until {e.until:%H:%M:%S}"
 
 

@@ -80,9 +80,11 @@ def came_back(
     if breaker.state == "half_open":
         return _probe_came_back(breaker, policy, failed=failed, error=error, now_us=now_us)
     counted = _count(breaker, policy, failed=failed, now_us=now_us)
+    if not failed:
+        return counted, ()
     calls = sum(c for _, c, _ in counted.counts)
     failures = sum(f for _, _, f in counted.counts)
-    if failed and calls >= policy.minimum_calls and failures >= policy.failure_rate * calls:
+    if calls >= policy.minimum_calls and failures >= policy.failure_rate * calls:
         opened = _opened(breaker.name, policy.open_us, calls, failures, error=error, now_us=now_us)
         return evolve(counted, opened), (opened,)
     return counted, ()

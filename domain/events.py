@@ -24,7 +24,7 @@ Category = Literal[
     "outcome_unknown",
     "breaker_open",
 ]
-DeferReason = Literal["retry", "breaker", "target_configuration"]
+DeferReason = Literal["retry", "breaker", "busy", "target_configuration"]
 
 
 class Place(NamedTuple):

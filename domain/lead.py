@@ -30,6 +30,7 @@ from domain.ports import ActionCall
 from domain.tokens import encode
 from domain.work import Work
 
+_ANSWERS = (RecordOutcome, InterruptAction, EndWait)
 #: How long a message id is remembered: WhatsApp redelivers for up to 7 days; promised are 8.
 REMEMBERED = timedelta(days=8, hours=1)
 
@@ -196,7 +197,7 @@ def _is_known(state: LeadState, message_id: str, now: datetime) -> bool:
 
 def _awaiting(state: LeadState, command: Command | PersonsCommand) -> Work | None:
     """The work whose step this answer is for; None for an answer that nobody awaits [H4]."""
-    if not state.queue or not isinstance(command, RecordOutcome | InterruptAction | EndWait):
+    if not state.queue or not isinstance(command, _ANSWERS):
         return None
     step = state.queue[0].step
     wanted = "deferred" if isinstance(command, EndWait) else "started"

@@ -78,10 +78,9 @@ class Unfinished:
         self._waits((*owner, event.message_id), f"outcome of {undoing}{event.action}")
 
     def _deferred(self, _: Recorded, event: ev.ActionDeferred, owner: Owner) -> None:
-        if event.reason == "breaker":
-            reason = f"breaker {event.target or event.action}"
-        else:
-            reason = RETRY if event.reason == "retry" else TARGET_CONFIGURATION
+        target = event.target or event.action
+        reasons = {"breaker": f"breaker {target}", "busy": f"a worker of {target}", "retry": RETRY}
+        reason = reasons.get(event.reason, TARGET_CONFIGURATION)
         self._waits((*owner, event.message_id), reason)
 
     def _ended(self, _: Recorded, event: ev.MessageCompleted | ev.MessageDeadLettered, owner: Owner) -> None:

@@ -208,6 +208,39 @@ def test_no_more_calls_are_out_than_the_target_has_workers(boot: Boot) -> None:
     assert dispositions(system, range(20)) == ["MessageCompleted"] * 20
 
 
+def test_of_a_target_that_may_be_called_once_a_crash_makes_unknown_only_what_was_at_work(boot: Boot) -> None:
+    log, target = Log(), HeldTarget("once")
+    target.hold()
+    send(log, range(20))
+    system = boot(log, {"notify_sales": target}, workers=3)
+    eventually(lambda: len(target.requests) == 3)
+    eventually(lambda: [system.kinds(f"lead-{n}")[-1] for n in range(20)].count("ActionDeferred") == 17)
+    system.crash()
+    target.release()
+    again = HeldTarget("once")
+    system = boot(log, {"notify_sales": again}, workers=3)
+    system.settle()
+    waiting = [n for n in range(20) if system.kinds(f"lead-{n}")[-1] == "ActionDeferred"]
+    unknown = [n for n in range(20) if system.kinds(f"lead-{n}")[-1] == "MessageDeadLettered"]
+    assert (len(unknown), len(waiting)) == (3, 17)
+    for n in waiting:
+        system.fire(stream_of(f"lead-{n}"))
+    system.settle()
+    eventually(lambda: dispositions(system, range(20)).count("MessageCompleted") == 17)
+    assert len(set(again.keys())) == len(again.keys()) == 17
+
+
+def test_calls_that_no_worker_is_free_for_are_let_out_as_workers_come_free(boot: Boot) -> None:
+    log, target = Log(), HeldTarget("once")
+    target.hold()
+    send(log, range(20))
+    system = boot(log, {"notify_sales": target}, workers=3)
+    eventually(lambda: len(target.requests) == 3)
+    target.release()
+    eventually(lambda: dispositions(system, range(20)) == ["MessageCompleted"] * 20)
+    assert len(set(target.keys())) == len(target.keys()) == 20
+
+
 def test_what_a_targets_code_raises_is_an_unknown_outcome(boot: Boot) -> None:
     log = Log()
     log.message("m1")

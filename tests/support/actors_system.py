@@ -217,7 +217,8 @@ class ActorSystem:
         for action, target in self.outside.items():
             name = f"{action}-target"
             perform = self._while_alive(performer(executors[action], target))
-            yield name, TargetParts(name, perform, self.policy, self.workers, 0.05)
+            once = target.idempotency == "once"
+            yield name, TargetParts(name, perform, self.policy, self.workers, 0.05, once)
 
     def _while_alive(self, perform: Callable[[ActionCall], Any]) -> Callable[[ActionCall], Any]:
         def guarded(call: ActionCall) -> Any:
