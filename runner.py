@@ -38,7 +38,7 @@ from domain.playbook import Playbook
 from domain.ports import Target
 from domain.tokens import encode, lead_stream
 from projections import collector
-from projections.host import Host, ProcessHost, ThreadHost
+from projections.host import Host, ProcessHost, SetUp, ThreadHost, as_it_is
 from projections.projector import ProjectorSettings
 from projections.queries import Views
 from settings import PARTITIONS, Settings
@@ -78,13 +78,17 @@ def build(
     clock: SystemClock | None = None,
     target_of: Callable[[TargetSettings], Target] = wiring.make_target,
     owner: DataFolderLock | None = None,
+    set_up: SetUp = as_it_is,
 ) -> System:
-    """The whole system, not yet started. Raises `SettingsError` for what only the modules can tell."""
+    """The whole system, not yet started; `set_up` is done first in each process that it starts.
+
+    Raises `SettingsError` for what only the modules can tell.
+    """
     modules = wiring.import_modules(settings)
     known = executors.discover(modules)
     playbook = wiring.playbook(settings, modules, known)
     targets = dict(wiring.targets(settings, known, target_of))
-    return System(settings, playbook, targets, clock=clock or SystemClock(), owner=owner)
+    return System(settings, playbook, targets, clock=clock or SystemClock(), owner=owner, set_up=set_up)
 
 
 class System:
@@ -98,12 +102,14 @@ class System:
         *,
         clock: SystemClock,
         owner: DataFolderLock | None,
+        set_up: SetUp = as_it_is,
     ) -> None:
         self.settings = settings
         self._playbook = playbook
         self._targets = targets
         self._clock = clock
         self._owner = owner
+        self._set_up = set_up
         self.dispatcher = Dispatcher(settings.pool.threads)
         self.guardian = Guardian(self.dispatcher, settings.pool.busy_warning_seconds)
         self.scheduler = Scheduler(self._tell)
@@ -202,7 +208,7 @@ class System:
         pace = ProjectorSettings(settings.projector.batch, settings.projector.linger_ms / 1000)
         self._projector: Host
         if settings.projector.mode == "process":
-            self._projector = ProcessHost(open_log, wiring.views_path(settings), pace)
+            self._projector = ProcessHost(open_log, wiring.views_path(settings), pace, self._set_up)
         else:
             died = partial(self.guardian.died, "the projector")
             self._projector = ThreadHost(open_log, wiring.views_path(settings), pace, died)
@@ -267,6 +273,7 @@ class System:
             resumed=self.directory.resumed,
             still_stopped=self.directory.still_stopped,
             tell=self.directory.tell,
+            answered=self.directory.answered,
             on_death=self.guardian.died,
         )
         for partition in range(PARTITIONS):

@@ -61,6 +61,8 @@ class Directory:
         self._gates: dict[str, Gate] = {}
         self._failures: dict[str, int] = {}
         self._parts: LeadParts | None = None
+        #: Commands that the rejects have answered, one way or the other: they answer them again [H14].
+        self.answered: set[str] = set()
 
     def open(self, parts: LeadParts, stopped: Iterable[str], resuming: Iterable[str]) -> None:
         """Ready for mail. `stopped` leads stay so until they are resumed; `resuming` ones were, in a command
@@ -95,7 +97,7 @@ class Directory:
             if isinstance(command, ResumeLead):
                 self._resume(mail)
                 return
-            if is_about_reject(command):
+            if is_about_reject(command) or command.command_id in self.answered:
                 self.tell(rejects_stream(mail.place.partition), mail)
                 return
         self.tell(mail.stream, mail)
@@ -234,6 +236,8 @@ class Directory:
     def _turn_away(self, stream: str, message: Any) -> None:
         """A stopped lead's mail becomes a reject; outcomes and timers are dropped, its events tell later."""
         if isinstance(message, Mail):
+            if isinstance(message.command, PersonsCommand):
+                self.answered.add(message.command.command_id)
             self.reject(_rejection(stream, message))
 
     def _resume(self, mail: Mail) -> None:

@@ -10,7 +10,7 @@ import re
 from actors.positions import Positions
 from actors.protocol import Inlet, Mail, Rejection
 from domain import tokens
-from domain.commands import AnyPersonsCommand, ReceiveMessage, decode_command
+from domain.commands import AnyPersonsCommand, ReceiveMessage, asker_of, decode_command
 from domain.errors import Rejected
 from domain.events import Place
 from domain.messages import MAX_MESSAGE_BYTES, MAX_TOKEN_BYTES, decode_message
@@ -76,6 +76,7 @@ class EntryReader:
                 tenant_id=why.tenant_id,
                 trace=trace,
                 size=len(body),
+                asker=asker_of(body) if subject[2] == b"cmd" else None,
             )
         )
 

@@ -43,8 +43,10 @@ class Rejection(Struct, frozen=True, gc=False):
     #: The dead letter it was redriven from, and falls back to.
     redrive_of: str | None = None
     reports: bool = True
-    #: The command that it is, where one could be read: whoever gave it is told.
+    #: The command that it is, where it can be read and its lead is stopped: it is refused.
     command: PersonsCommand | None = None
+    #: Command id and reply subject of a command that cannot be taken, where both can be read.
+    asker: tuple[str, str] | None = None
 
 
 class Committed(Struct, frozen=True, gc=False):

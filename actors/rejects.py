@@ -26,6 +26,7 @@ from domain.messages import (
     payload_bytes,
     printable_payload,
 )
+from domain.operate import refuse
 from domain.rejects import RejectRow, RejectsState
 from domain.tenants import Tenants
 from domain.tokens import rejects_stream
@@ -51,6 +52,8 @@ class RejectsParts(Struct, frozen=True):
     resumed: Callable[[str, Sequence[Mail]], None]
     still_stopped: Callable[[str], None]
     tell: Callable[[str, Any], None]
+    #: `Directory.answered`: ids of the commands that are answered from here.
+    answered: set[str]
     on_death: Callable[[str, BaseException], None]
 
 
@@ -102,7 +105,24 @@ class RejectsActor(RecordingActor):
     def on_crash(self, error: BaseException, current: Any) -> None:
         self.shared.on_death(self.actor_urn, error)
 
+    def loaded(self) -> None:
+        self.shared.answered.update(self.state.commands)
+
+    def _refuse(self, rejection: Rejection, command: PersonsCommand, now: datetime) -> None:
+        """A stopped lead's command: refused for good, also once the lead is resumed [H14]."""
+        if command.command_id not in self.state.commands:
+            cause = Cause(
+                f"in:{rejection.place.sequence}", command.command_id, rejection.trace, rejection.place
+            )
+            self.record(refuse(command, rejection.reason), now, cause)
+        self._places.append(rejection.place)
+        refused, _ = self.state.commands[command.command_id]
+        self._after.append(lambda: self._answer(command.command_id, command.reply_to, refused, now))
+
     def _reject(self, rejection: Rejection, now: datetime) -> None:
+        if rejection.command is not None:
+            self._refuse(rejection, rejection.command, now)
+            return
         event = _rejected(rejection)
         redriven = rejection.redrive_of is not None
         events = rejects.reject(self.state, event, rejection.place, redriven=redriven)
@@ -111,9 +131,9 @@ class RejectsActor(RecordingActor):
         self.record(events, now, msgspec.structs.replace(cause, place=place))
         if rejection.reports:
             self._places.append(rejection.place)
-        command = rejection.command
-        if command is not None:
-            self._after.append(lambda: self._answer(command, rejection.reason, now))
+        asker = rejection.asker
+        if asker is not None:
+            self._after.append(lambda: self._answer(*asker, rejection.reason, now))
 
     def _obey(self, mail: Mail, command: PersonsCommand, now: datetime) -> None:
         known = command.command_id in self.state.commands
@@ -138,12 +158,12 @@ class RejectsActor(RecordingActor):
         else:
             for redriven in self._redriven(mail, sent_back):
                 self.shared.tell(redriven.stream, redriven)
-        self._answer(command, refused, now)
+        self._answer(command.command_id, command.reply_to, refused, now)
 
-    def _answer(self, command: PersonsCommand, refused: str, now: datetime) -> None:
-        if command.reply_to is not None:
-            outcome = CommandOutcome(command.command_id, done=not refused, reason=refused, at=now)
-            self.shared.replies.publish(command.reply_to, msgspec.json.encode(outcome))
+    def _answer(self, command_id: str, reply_to: str | None, refused: str, now: datetime) -> None:
+        if reply_to is not None:
+            outcome = CommandOutcome(command_id, done=not refused, reason=refused, at=now)
+            self.shared.replies.publish(reply_to, msgspec.json.encode(outcome))
 
     def _redriven(self, mail: Mail, sent_back: Sequence[str]) -> list[Mail]:
         """The bodies of these dead letters as mail, in order; the last one reports the command's place."""

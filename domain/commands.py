@@ -141,6 +141,22 @@ def decode_command(body: bytes) -> AnyPersonsCommand:
     return msgspec.structs.replace(command, why=clean(command.why))
 
 
+class _Asker(Struct):
+    command_id: str
+    reply_to: str
+
+
+def asker_of(body: bytes) -> tuple[str, str] | None:
+    """(command id, reply subject) of a command that cannot be taken, where whoever gave it can be told."""
+    try:
+        asker = msgspec.json.decode(body, type=_Asker)
+        check_id("command_id", asker.command_id, 128)
+        check_reply_to(asker.reply_to)
+    except Exception:  # unreadable is the answer here: the reject itself is recorded either way
+        return None
+    return asker.command_id, asker.reply_to
+
+
 def encode_command(command: PersonsCommand) -> bytes:
     """The body to publish on `leads.cmd.<business>.<lead>`."""
     return msgspec.json.encode(command)

@@ -249,6 +249,11 @@ class MessageCompleted(Event, frozen=True):
     #: From the recorded receipt to completion, in microseconds.
     processing_us: int
     escalate: bool = False
+    #: The row of the dead letter queue that this message had before, and the calls made over all runs.
+    dead_letter_id: str | None = None
+    attempts: int = 0
+    first_attempt_at: datetime | None = None
+    last_attempt_at: datetime | None = None
 
 
 class MessageDeadLettered(Event, frozen=True):

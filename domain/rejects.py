@@ -22,6 +22,7 @@ from domain.operate import refuse
 from domain.tokens import derived_id
 
 _PREFIX = "reject-"
+_COMMANDS = "leads.cmd."
 
 
 class RejectRow(Struct):
@@ -131,12 +132,14 @@ def lead_stream_of(subject: str) -> str:
 def _why_not(row: RejectRow, unreadable: str) -> str:
     if row.category == "lead_stopped":
         return "its lead is stopped: `leadline lead resume` delivers all of its messages, in order"
-    if row.subject.startswith("leads.cmd."):
+    if row.subject.startswith(_COMMANDS):
         return "a command is not redriven: give it again"
     return unreadable
 
 
 def _amend(row: RejectRow, command: co.AmendDeadLetter) -> Sequence[Event]:
+    if row.subject.startswith(_COMMANDS):
+        return refuse(command, "a command is not redriven: give it again, and discard this")
     payload = command.changes.get("payload")
     if set(command.changes) != {"payload"} or not isinstance(payload, str):
         return refuse(command, "of a rejected message only `payload`, the whole body as text, can be amended")

@@ -10,6 +10,8 @@ import traceback
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+import msgspec
+
 from domain import events as ev
 from domain.actions import build_task
 from domain.events import Category, Event, PlannedAction
@@ -125,7 +127,7 @@ def _plan(work: Work, playbook: Playbook) -> Sequence[Event]:
     try:
         keys = RunKeys(work.base_key, work.run, work.key_run, work.held_keys)
         return plan_message(playbook, work.message, keys)
-    except (Exception, SystemExit) as error:  # a handler's code may raise anything: a person has to look
+    except (Exception, SystemExit, KeyboardInterrupt) as error:  # a handler's own: a person has to look [H20]
         return (dead_letter(work, Failure("handler_failed", describe(error), stack_of(error))),)
 
 
@@ -155,12 +157,21 @@ def _compensate(work: Work, playbook: Playbook) -> Sequence[Event]:
 
 
 def _completed(work: Work, now: datetime) -> Event:
-    return ev.MessageCompleted(
+    completed = ev.MessageCompleted(
         work.message.message_id,
         work.run,
         tuple(work.plan[n].action for n in work.done),
         max(0, (now - work.received) // timedelta(microseconds=1)),
         work.escalate,
+    )
+    if not work.was_dead_letter:
+        return completed
+    return msgspec.structs.replace(
+        completed,
+        dead_letter_id=work.dead_letter_id,
+        attempts=work.calls,
+        first_attempt_at=work.first_call,
+        last_attempt_at=work.last_call,
     )
 
 

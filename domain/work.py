@@ -85,6 +85,7 @@ class Work(Struct):
     #: What `last_call` was before: a call that was held back was none.
     call_before: datetime | None = None
     resolved: bool = False
+    was_dead_letter: bool = False
 
     @property
     def dead_letter_id(self) -> str:
@@ -194,6 +195,7 @@ def _compensation_failed(work: Work, event: ev.CompensationFailed, _: Recorded) 
 
 def _dead_lettered(work: Work, event: ev.MessageDeadLettered, _: Recorded) -> None:
     work.phase = "parked"
+    work.was_dead_letter = True
     work.step = None
     work.failure = work.failure or Failure(event.category, event.error)
 

@@ -90,7 +90,9 @@ class DeadLetters:
             self.rows.will_need(event.redrive_of)
 
     def _will_need_of_message(self, _: Recorded, event: ev.MessageCompleted, owner: Owner) -> None:
-        if event.run > 1:  # a first run was never retried
+        if event.dead_letter_id is not None:
+            self.rows.will_need(event.dead_letter_id)
+        elif event.run > 1:  # a first run was never retried
             self.rows.will_need_by(BY_MESSAGE, (owner[1], owner[0], event.message_id))
 
     def _dead_lettered(self, recorded: Recorded, event: ev.MessageDeadLettered, owner: Owner) -> None:
@@ -171,12 +173,21 @@ class DeadLetters:
             self._becomes(recorded, event.redrive_of, "resolved")
 
     def _completed(self, recorded: Recorded, event: ev.MessageCompleted, owner: Owner) -> None:
-        if not self._retrying:
-            return
+        if event.dead_letter_id is not None:
+            self._calls_made(event, event.dead_letter_id)
         for dead_letter_id in self._retrying.get((owner[1], owner[0], event.message_id), ()):
             row = self.rows.get(dead_letter_id)
             if row is not None and row.status == "retrying":
                 self._becomes(recorded, dead_letter_id, "resolved")
+
+    def _calls_made(self, event: ev.MessageCompleted, dead_letter_id: str) -> None:
+        """One row over all runs: the calls of the run that ended well count too."""
+        row = self.rows.get(dead_letter_id)
+        if row is not None:
+            row.attempt_count = event.attempts
+            row.first_attempt_at = maybe_instant(event.first_attempt_at)
+            row.last_attempt_at = maybe_instant(event.last_attempt_at)
+            self.rows.put(dead_letter_id, row)
 
     def _becomes(self, recorded: Recorded, dead_letter_id: str, status: str) -> None:
         row = self.rows.get(dead_letter_id)

@@ -340,7 +340,24 @@ def test_a_resume_of_a_lead_that_is_not_stopped_is_refused_and_changes_nothing(b
     eventually(lambda: system.directory.stopped() == [LEAD])
 
 
-def test_a_command_to_a_stopped_lead_is_kept_and_its_giver_is_told(boot: Boot) -> None:
+def test_a_command_refused_by_a_stopped_lead_stays_refused_once_it_is_resumed(boot: Boot) -> None:
+    log, poison = Log(), Poison("m2")
+    system = boot(log, modules=(poison.module(),))
+    stop_lead(system, log, poison)
+    log.command(StartTask(command_id="c1", by="ann", task_id="t", reply_to="_INBOX.ann"))
+    poison.mend()
+    log.command(ResumeLead(command_id="c2", by="ann"))
+    log.command(StartTask(command_id="c1", by="ann", task_id="t", reply_to="_INBOX.ann"))
+    system.read()
+    system.settle()
+    answers = [msgspec.json.decode(body) for _, body in system.replies.published]
+    assert [answer["done"] for answer in answers] == [False, False]
+    assert all("stopped" in answer["reason"] for answer in answers)
+    assert [k for k in system.kinds() if k in ("TaskStarted", "CommandRefused")] == []
+    assert system.position_is_complete()
+
+
+def test_a_command_to_a_stopped_lead_is_refused_and_its_giver_is_told(boot: Boot) -> None:
     log, poison = Log(), Poison("m2")
     system = boot(log, modules=(poison.module(),))
     stop_lead(system, log, poison)
@@ -348,8 +365,7 @@ def test_a_command_to_a_stopped_lead_is_kept_and_its_giver_is_told(boot: Boot) -
     system.read()
     system.settle()
     kept = system.history(rejects_of())[-1].event
-    assert isinstance(kept, ev.MessageRejected)
-    assert kept.category == "rejected"
+    assert isinstance(kept, ev.CommandRefused)
     assert "stopped" in kept.reason
     assert [subject for subject, _ in system.replies.published] == ["_INBOX.ann"]
     assert system.position_is_complete()

@@ -284,6 +284,7 @@ class ActorSystem:
             resumed=self.directory.resumed,
             still_stopped=self.directory.still_stopped,
             tell=self.directory.tell,
+            answered=self.directory.answered,
             on_death=self._died,
         )
         stopped: set[str] = set()
