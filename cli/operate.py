@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from types import FrameType
 
 import msgspec
@@ -23,6 +24,7 @@ from cli.output import say
 from cli.shell import FAILED, settings_of
 from cli.status import look
 from domain.errors import LeadlineError
+from projections.host import SetUp
 from runner import System
 from settings import Settings
 
@@ -38,9 +40,10 @@ def up(
     verbose: options.Verbose = False,
 ) -> None:
     """NATS and Leadline in this terminal. Ctrl-C ends both."""
-    logs.configure(verbose=verbose)
+    set_up = partial(logs.configure, verbose=verbose)
+    set_up()
     settings = settings_of(ctx, nats__port=nats_port, http_port=http_port)
-    with stop_asked() as stop, started_with_nats(settings) as (system, server):
+    with stop_asked() as stop, started_with_nats(settings, set_up) as (system, server):
         say(f"nats     {system.settings.nats.url}")
         serve(system, stop, until_idle=until_idle, also_alive=server.alive)
 
@@ -53,9 +56,10 @@ def run(
     verbose: options.Verbose = False,
 ) -> None:
     """Leadline against a NATS that is already there. Ctrl-C ends it."""
-    logs.configure(verbose=verbose)
+    set_up = partial(logs.configure, verbose=verbose)
+    set_up()
     settings = settings_of(ctx, http_port=http_port)
-    with stop_asked() as stop, started(settings, runner.own_data_folder(settings)) as system:
+    with stop_asked() as stop, started(settings, runner.own_data_folder(settings), set_up) as system:
         serve(system, stop, until_idle=until_idle)
 
 
@@ -94,18 +98,20 @@ def is_idle(settings: Settings) -> bool:
 
 
 @contextmanager
-def started(settings: Settings, owner: DataFolderLock) -> Iterator[System]:
-    """A started system, drained at the end. It releases the folder's lock."""
+def started(settings: Settings, owner: DataFolderLock, set_up: SetUp = logs.configure) -> Iterator[System]:
+    """A started system, drained at the end. It releases the folder's lock. `set_up` is for its processes."""
     with ExitStack() as stack:
         stack.callback(owner.release)
-        system = runner.build(settings, owner=owner)
+        system = runner.build(settings, owner=owner, set_up=set_up)
         system.start()
         stack.callback(system.stop)
         yield system
 
 
 @contextmanager
-def started_with_nats(settings: Settings) -> Iterator[tuple[System, NatsServer]]:
+def started_with_nats(
+    settings: Settings, set_up: SetUp = logs.configure
+) -> Iterator[tuple[System, NatsServer]]:
     """A started system on a NATS server of its own; its settings know the server's address."""
     owner = runner.own_data_folder(settings)  # first: whoever owns the folder owns the server's store in it
     server = NatsServer(settings.data / "jetstream", port=settings.nats.port)
@@ -114,7 +120,7 @@ def started_with_nats(settings: Settings) -> Iterator[tuple[System, NatsServer]]
         server.start()
         stack.callback(server.stop)
         nats = msgspec.structs.replace(settings.nats, url=server.url)
-        system = stack.enter_context(started(msgspec.structs.replace(settings, nats=nats), owner))
+        system = stack.enter_context(started(msgspec.structs.replace(settings, nats=nats), owner, set_up))
         yield system, server
 
 

@@ -27,7 +27,14 @@ log = structlog.get_logger(__name__)
 #: Opens a reader of the store; picklable, since the process form opens its own.
 OpenLog = Callable[[], EventLog]
 
+#: Done first in the projector's process, which begins without what its parent has configured; picklable.
+SetUp = Callable[[], None]
+
 _STOP_SECONDS = 10.0
+
+
+def as_it_is() -> None:
+    """Sets up nothing: for whoever has no logging of his own."""
 
 
 class Host(Protocol):
@@ -83,13 +90,15 @@ class ThreadHost:
 class ProcessHost:
     """The projector as a process, which ends with its parent, however that ends."""
 
-    def __init__(self, open_log: OpenLog, views: Path, settings: ProjectorSettings) -> None:
+    def __init__(
+        self, open_log: OpenLog, views: Path, settings: ProjectorSettings, set_up: SetUp = as_it_is
+    ) -> None:
         forget_stop(views)
         context = multiprocessing.get_context("spawn")  # threads are running: a fork would copy their locks
         self._stop = context.Event()
         self._process = context.Process(
             target=_project_as_process,
-            args=(open_log, views, settings, self._stop),
+            args=(open_log, views, settings, self._stop, set_up),
             name="leadline-projector",
             daemon=True,
         )
@@ -117,7 +126,10 @@ def _open_existing(views: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{views.absolute().as_uri()}?mode=rw", uri=True)
 
 
-def _project_as_process(open_log: OpenLog, views: Path, settings: ProjectorSettings, stop: Stopping) -> None:
+def _project_as_process(
+    open_log: OpenLog, views: Path, settings: ProjectorSettings, stop: Stopping, set_up: SetUp
+) -> None:
+    set_up()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which drains first
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, daemon=True).start()

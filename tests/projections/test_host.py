@@ -1,0 +1,39 @@
+"""The projector as a process of its own: what its parent has configured holds there too."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from cli import logs
+from domain.ports import EventLog
+from projections.host import ProcessHost
+from projections.projector import ProjectorSettings
+from projections.queries import Views
+from tests.support.eventually import eventually
+from tests.support.projections_log import MemoryLog
+from tests.support.projections_story import LeadStory, Story
+
+
+def open_story() -> EventLog:
+    story = Story()
+    LeadStory(story).whole("m1")
+    return MemoryLog(story.recorded)
+
+
+def test_a_projector_in_a_process_of_its_own_logs_to_stderr_in_its_parents_form(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    views = tmp_path / "views.db"
+    host = ProcessHost(open_story, views, ProjectorSettings(), partial(logs.configure, verbose=True))
+    try:
+        eventually(lambda: views.exists() and Views(views).position().position == 5)
+    finally:
+        host.stop()
+    said = capfd.readouterr()
+    assert said.out == ""
+    [line] = [json.loads(line) for line in said.err.splitlines()]
+    assert (line["event"], line["level"]) == ("rebuilding the views: there are none", "warning")
