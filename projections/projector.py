@@ -30,6 +30,9 @@ from projections.store import (
     event_time,
 )
 
+#: SQLite's words for views that somebody has altered.
+_MISSING = ("no such table", "no such column", "has no column")
+
 
 class ProjectorSettings(Struct, frozen=True):
     """How the projector paces itself."""
@@ -92,6 +95,7 @@ class Projector:
         self._store: ViewsStore | None = None
         self._standing: ViewsPosition | None = None
         self._file: tuple[int, int] | None = None
+        self._holding: set[str] = set()
         self._woken = threading.Event()
         self._stop: Stopping = threading.Event()
 
@@ -111,8 +115,7 @@ class Projector:
     def step(self) -> float:
         """One look for new events. The seconds to wait before the next: 0 where a full batch was found."""
         try:
-            standing = self._ready()
-            return self._advance(standing)
+            return self._go_on()
         except ViewsMovedError:
             self._let_go()
             return self._settings.linger
@@ -122,9 +125,6 @@ class Projector:
             self._let_go()  # busy, full or out of reach: the same again, with what is read afresh
             self._held_up(_one_line(error))
             return self._settings.retry
-        except sa.exc.DatabaseError as error:
-            self._start_again(f"the views cannot be read ({_one_line(error)})")
-            return 0.0
 
     def wake(self) -> None:
         """Look at once instead of after the linger."""
@@ -133,6 +133,18 @@ class Projector:
     def close(self) -> None:
         """Let go of the views' database."""
         self._let_go()
+
+    def _go_on(self) -> float:
+        """One look, and damaged views built anew; where that is held up, it is held up like any other look."""
+        try:
+            delay = self._advance(self._ready())
+        except sa.exc.DatabaseError as error:
+            if not _is_damage(error):
+                raise
+            self._start_again(f"the views cannot be read ({_one_line(error)})")
+            return 0.0
+        self._holding.clear()
+        return delay
 
     def _ready(self) -> ViewsPosition:
         """The standing of open, sound views; opens or rebuilds them where they are not."""
@@ -209,6 +221,10 @@ class Projector:
         self._file = None
 
     def _held_up(self, why: str) -> None:
+        """It can last for hours, and is tried each second: each cause is said once until the views go on."""
+        if why not in self._holding:
+            self._holding.add(why)
+            self._say(f"the views are held up, tried again until they go on: {why}")
         if self._on_progress is not None:
             self._on_progress(Progress(0, self._log.last_position(), 0, None, why))
 
@@ -248,6 +264,13 @@ def _identity(views: str | Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return status.st_dev, status.st_ino
+
+
+def _is_damage(error: sa.exc.DatabaseError) -> bool:
+    """Whether only a rebuild mends it. SQLite gives a table that is gone the class of a locked database."""
+    if not isinstance(error, sa.exc.OperationalError):
+        return True
+    return any(words in str(error.orig) for words in _MISSING)
 
 
 def _one_line(error: BaseException) -> str:

@@ -287,7 +287,71 @@ def test_a_busy_database_is_waited_for_and_loses_nothing(
         assert watched.step() == 1.0
     assert watched.progress[-1].stopped == "database is locked"
     watched.step()
-    assert (watched.position, len(watched.said)) == (25, 1)
+    assert watched.position == 25
+    assert verify(log, watched.file).differences == []
+
+
+@pytest.mark.parametrize("why", ["database is locked", "database or disk is full"])
+def test_what_holds_the_projector_up_is_said_once_until_it_goes_on(
+    watched: Watched, log: MemoryLog, story: Story, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    LeadStory(story).whole("m9")
+    log.append(*story.recorded[20:])
+    held_up = sa.exc.OperationalError("INSERT", {}, Exception(why))
+    line = f"the views are held up, tried again until they go on: {why}"
+    with monkeypatch.context() as patched:
+        patched.setattr(projector_module, "apply_up_to_trouble", _raising(held_up))
+        assert [watched.step() for _ in range(3)] == [1.0, 1.0, 1.0]
+    assert watched.said[1:] == [line]
+    watched.step()
+    assert (watched.position, watched.said[1:]) == (25, [line])
+    LeadStory(story).whole("m10")
+    log.append(*story.recorded[25:])
+    with monkeypatch.context() as patched:
+        patched.setattr(projector_module, "apply_up_to_trouble", _raising(held_up))
+        watched.step()
+    assert watched.said[1:] == [line, line], "it went on in between: this is news"
+    watched.step()
+    assert verify(log, watched.file).differences == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("DROP TABLE tasks", "no such table: tasks"),
+        ("DROP TABLE views_meta", "no such table: views_meta"),
+        ("ALTER TABLE breakers DROP COLUMN failures", "no such column: breakers.failures"),
+        ("ALTER TABLE views_meta RENAME COLUMN applied TO done", "no such column: views_meta.applied"),
+    ],
+)
+def test_views_altered_beneath_a_running_projector_are_rebuilt(
+    watched: Watched, log: MemoryLog, story: Story, damage: str, said: str
+) -> None:
+    with closing(sqlite3.connect(watched.file)) as connection, connection:
+        connection.execute(damage)
+    LeadStory(story).whole("m9")
+    story.add("breaker:orders", ev.BreakerOpened("orders", 10, 3, story.now, 1, "refused"))
+    log.append(*story.recorded[20:])
+    assert watched.step() == 0.0
+    assert watched.step() == 0.05
+    [line] = watched.said[1:]
+    assert line.startswith("rebuilding the views: the views cannot be read (")
+    assert said in line
+    assert (watched.position, len(Views(watched.file).tasks())) == (26, 5)
+    assert verify(log, watched.file).differences == []
+
+
+def test_a_rebuild_of_damaged_views_that_is_held_up_ends_no_projector(
+    watched: Watched, log: MemoryLog, story: Story
+) -> None:
+    with closing(sqlite3.connect(watched.file)) as connection, connection:
+        connection.execute("DROP TABLE tasks")
+    LeadStory(story).whole("m9")
+    log.append(*story.recorded[20:])
+    with one_at_a_time(watched.file, "rebuild"):
+        assert watched.step() == 1.0
+    while watched.step() == 0:
+        pass
     assert verify(log, watched.file).differences == []
 
 
