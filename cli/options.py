@@ -2,14 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, get_args
 
 import typer
+
+from cli.shell import WrongUseError
+from domain.events import Category
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Rows at most.")]
 Business = Annotated[str | None, typer.Option("--business", help="Of this business only.")]
 Lead = Annotated[str | None, typer.Option("--lead", help="Of this lead only.")]
+
+
+def one_of(name: str, values: tuple[str, ...]) -> Callable[[str | None], str | None]:
+    """A check of an option over a closed set: a word outside it would match nothing, which reads like an answer."""
+
+    def checked(value: str | None) -> str | None:
+        if value is not None and value not in values:
+            raise WrongUseError(f"{name} {value!r}: say {', '.join(values[:-1])} or {values[-1]}")
+        return value
+
+    return checked
+
+
+TASK_STATUSES = ("pending", "in_progress", "completed", "cancelled")
+DEAD_LETTER_STATUSES = ("failed", "retrying", "resolved", "discarded")
+CATEGORIES: tuple[str, ...] = get_args(Category)
+
+TaskStatus = Annotated[
+    str | None,
+    typer.Option("--status", help=", ".join(TASK_STATUSES), callback=one_of("--status", TASK_STATUSES)),
+]
+DeadLetterStatus = Annotated[
+    str | None,
+    typer.Option(
+        "--status", help=", ".join(DEAD_LETTER_STATUSES), callback=one_of("--status", DEAD_LETTER_STATUSES)
+    ),
+]
+DeadLetterCategory = Annotated[
+    str | None,
+    typer.Option("--category", help=", ".join(CATEGORIES), callback=one_of("--category", CATEGORIES)),
+]
 
 By = Annotated[
     str | None, typer.Option("--by", help="Who gives the command; your account's name by default.")

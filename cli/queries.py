@@ -32,7 +32,7 @@ def tasks(
     *,
     business: options.Business = None,
     lead: options.Lead = None,
-    status: Annotated[str | None, typer.Option(help="pending, in_progress, completed, cancelled")] = None,
+    status: options.TaskStatus = None,
     task_type: Annotated[str | None, typer.Option("--type", help="Such as sales_notification.")] = None,
     assigned_to: Annotated[str | None, typer.Option("--assigned-to", help="Team, role or user.")] = None,
     limit: options.Limit = None,
@@ -65,8 +65,8 @@ def dead_letters(
     *,
     business: options.Business = None,
     lead: options.Lead = None,
-    status: Annotated[str | None, typer.Option(help="failed, retrying, resolved, discarded")] = None,
-    category: Annotated[str | None, typer.Option(help="Such as rejected, action_failed.")] = None,
+    status: options.DeadLetterStatus = None,
+    category: options.DeadLetterCategory = None,
     limit: options.Limit = None,
     as_json: options.Json = False,
 ) -> None:
@@ -122,12 +122,14 @@ def lead(
     stream = lead_stream(business, encode(lead_id))
     refused = views_of(settings).dead_letters(business, lead_id)
     with closing(runner.open_event_log(settings)) as log:
-        if as_json:
-            show_json({"stream": stream, "events": history(log, stream), "dead_letters": refused})
-            return
-        told = list(story.lines(log.stream(stream)))
-    if not told and not refused:
+        events = history(log, stream) if as_json else []
+        told = [] if as_json else list(story.lines(log.stream(stream)))
+    if as_json:
+        show_json({"stream": stream, "events": events, "dead_letters": refused})
+    if not events and not told and not refused:
         raise LeadlineError(f"{business} has no lead {lead_id!r}; `leadline leads` lists them")
+    if as_json:
+        return
     tell(
         f"{business}, lead {lead_id}",
         told,

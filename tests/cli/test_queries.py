@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from cli import options
 from cli.app import app
 from domain import events as ev
 from tests.support.cli_data import write_data
@@ -97,6 +98,36 @@ def test_a_lead_that_never_wrote_is_said(data: Path) -> None:
     answer = ask(data, "lead", "acme", "nobody")
     assert answer.exit_code == 1
     assert "acme has no lead 'nobody'" in answer.stderr
+    for business in ("acme", "no-business"):
+        answer = ask(data, "lead", "show", business, "nobody", "--json")
+        assert (answer.exit_code, json.loads(answer.stdout)["events"]) == (1, [])
+        assert f"{business} has no lead 'nobody'" in answer.stderr
+        assert answer.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("question", "allowed"),
+    [
+        ("tasks --status done", "pending, in_progress, completed or cancelled"),
+        ("dlq --status open", "failed, retrying, resolved or discarded"),
+        ("dlq list --category oops", "rejected, handler_failed, "),
+    ],
+)
+def test_a_word_that_no_row_can_have_is_wrong_use_and_not_an_empty_answer(
+    data: Path, question: str, allowed: str
+) -> None:
+    answer = ask(data, *question.split(), "--json")
+    assert (answer.exit_code, answer.stdout, answer.stderr.count("\n")) == (2, "", 1)
+    assert allowed in answer.stderr
+
+
+def test_every_word_that_a_row_can_have_is_taken(data: Path) -> None:
+    for status in options.TASK_STATUSES:
+        asked(data, "tasks", "--status", status)
+    for status in options.DEAD_LETTER_STATUSES:
+        asked(data, "dlq", "--status", status)
+    for category in options.CATEGORIES:
+        asked(data, "dlq", "--category", category)
 
 
 def test_leads_metrics_and_breakers_are_rows_of_their_views(data: Path) -> None:
