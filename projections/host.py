@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from contextlib import closing, suppress
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Protocol
 
@@ -20,7 +21,6 @@ import structlog
 from domain.ports import EventLog
 from projections.elsewhere import end_with_parent, rebuild_elsewhere
 from projections.projector import ProjectorSettings, run_projector
-from projections.rebuild import Stopping
 
 log = structlog.get_logger(__name__)
 
@@ -95,20 +95,22 @@ class ProcessHost:
     ) -> None:
         forget_stop(views)
         context = multiprocessing.get_context("spawn")  # threads are running: a fork would copy their locks
-        self._stop = context.Event()
+        # A pipe and no event of the library's: its semaphores outlive a killed parent, which is then said aloud.
+        told, self._stop = context.Pipe(duplex=False)
         self._process = context.Process(
             target=_project_as_process,
-            args=(open_log, views, settings, self._stop, set_up),
+            args=(open_log, views, settings, told, set_up),
             name="leadline-projector",
             daemon=True,
         )
         self._process.start()
+        told.close()  # the child has its own
 
     def alive(self) -> bool:
         return self._process.is_alive()
 
     def stop(self) -> None:
-        self._stop.set()
+        self._stop.close()
         self._process.join(_STOP_SECONDS)
         if self._process.is_alive():
             self._process.kill()
@@ -127,10 +129,19 @@ def _open_existing(views: Path) -> sqlite3.Connection:
 
 
 def _project_as_process(
-    open_log: OpenLog, views: Path, settings: ProjectorSettings, stop: Stopping, set_up: SetUp
+    open_log: OpenLog, views: Path, settings: ProjectorSettings, told: Connection, set_up: SetUp
 ) -> None:
     set_up()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which drains first
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, daemon=True).start()
+    stop = threading.Event()
+    threading.Thread(target=_await_stop, args=(told, stop), daemon=True).start()
     run_projector(open_log, views, stop, settings=settings, say=log.warning)
+
+
+def _await_stop(told: Connection, stop: threading.Event) -> None:
+    """The parent closes its end of the pipe to end the projector in peace."""
+    with suppress(EOFError, OSError):
+        told.recv()
+    stop.set()
