@@ -21,10 +21,11 @@ import pykka
 import wiring
 from actors.breaker import BreakerActor, CallRegistry, TargetParts
 from actors.directory import Directory
+from actors.event_store import EventStore
 from actors.executors import registry as executors
 from actors.guardian import Guardian
 from actors.intake import Intake, IntakePorts
-from actors.journal import EventStore, JournalActor, JournalHandle, open_recorder
+from actors.journal import JournalActor, JournalHandle, open_recorder
 from actors.lead import LeadParts
 from actors.ownership import DataFolderLock
 from actors.pool import Dispatcher
@@ -224,6 +225,8 @@ class System:
             next_event_id=lambda: f"{nonce}-{next(numbers):x}",
             tell=directory.tell,
             load=self.store.stream,
+            snapshot=self.store.snapshot,
+            keep=self._handle.keep,
         )
         self.intake = Intake(
             wiring.intake_settings(settings),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -37,9 +37,10 @@ from pykka import ThreadingActor
 from pykka._envelope import Envelope
 from pykka.messages import _ActorStop
 
-from actors.protocol import Append, AppendResult, Committed, Conflict, Recorder, Unwritable
+from actors import snapshots
+from actors.protocol import Append, AppendResult, Committed, Conflict, Recorder, Snapshot, Unwritable
 from domain import codec
-from domain.events import Place, Recorded
+from domain.events import Place
 
 log = structlog.get_logger(__name__)
 
@@ -49,7 +50,7 @@ _CHUNKS = (512, 128, 32, 8, 1)
 _PAGE_BYTES = 8192
 #: The log grows to 16 MiB before its pages are copied: a page that many commits touch is copied once.
 _WAL_PAGES = 2000
-_STORE_ID = "store"
+STORE_ID = "store"
 _BACK_OFF_SECONDS = (0.05, 0.2, 1.0)
 #: Exactly these speak of the store, not of a row: it is damaged, or no database at all.
 _DAMAGED = (DatabaseError, InternalError, sqlite3.DatabaseError, sqlite3.InternalError)
@@ -107,6 +108,12 @@ class EventRecorder(SQLiteProcessRecorder):
         values = ",".join(["(?,?,?,?)"] * rows)
         return f"INSERT INTO {self.events_table_name} VALUES {values}"  # noqa: S608  # our own table's name
 
+    def write(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+        """One statement for each of the rows, in one transaction."""
+        with self.datastore.transaction(commit=True) as cursor:
+            for row in rows:
+                cursor.execute(statement, row)
+
     def rows(self, statement: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
         """A short read transaction."""
         with self.datastore.transaction(commit=False) as cursor:
@@ -123,77 +130,12 @@ def open_recorder(path: Path, *, read_only: bool = False) -> EventRecorder:
     try:
         if not read_only:
             recorder.create_table()
-            if recorder.max_tracking_id(_STORE_ID) is None:
-                recorder.insert_tracking(Tracking(_STORE_ID, secrets.randbits(53)))
+            snapshots.create(recorder)
+            if recorder.max_tracking_id(STORE_ID) is None:
+                recorder.insert_tracking(Tracking(STORE_ID, secrets.randbits(53)))
     except (PersistenceError, sqlite3.Error) as error:
         raise OSError(f"{path} cannot be opened as an event store: {error}") from error
     return recorder
-
-
-class EventStore:
-    """Reads the store: a lead's events, positions, and the whole log in commit order (`ports.EventLog`).
-
-    Any thread; each call is one short read transaction.
-    """
-
-    def __init__(self, recorder: EventRecorder) -> None:
-        self._recorder = recorder
-
-    @classmethod
-    def open(cls, path: Path) -> EventStore:
-        """A reader beside the writer. Raises OSError where there is no store."""
-        if not path.exists():
-            raise FileNotFoundError(f"{path}: no event store there yet; `leadline up` or `run` makes one")
-        return cls(open_recorder(path, read_only=True))
-
-    def store_id(self) -> str:
-        return str(self._recorder.max_tracking_id(_STORE_ID))
-
-    def read_position(self, name: str) -> int | None:
-        """A checkpointed position, None if there is none."""
-        return self._recorder.max_tracking_id(name)
-
-    def last_position(self) -> int:
-        return self._recorder.max_notification_id() or 0
-
-    def read(self, after: int, limit: int) -> Sequence[Recorded]:
-        rows = self._recorder.rows(
-            "SELECT rowid, originator_id, originator_version, topic, state FROM stored_events"
-            " WHERE rowid > ? ORDER BY rowid LIMIT ?",
-            (after, limit),
-        )
-        return _readable(rows)
-
-    def event_id_at(self, position: int) -> str | None:
-        rows = self._recorder.rows("SELECT state FROM stored_events WHERE rowid = ?", (position,))
-        return codec.event_id_of(rows[0][0]) if rows else None
-
-    def stream(self, stream: str, *, after: int = 0, limit: int = -1) -> Sequence[Recorded]:
-        """One stream's events after a version. Raises `UnknownEventError` for one that cannot be read."""
-        rows = self._recorder.rows(
-            "SELECT rowid, originator_version, topic, state FROM stored_events"
-            " WHERE originator_id = ? AND originator_version > ? ORDER BY originator_version LIMIT ?",
-            (stream, after, limit),
-        )
-        return [
-            codec.decode(topic, state, stream, version, position) for position, version, topic, state in rows
-        ]
-
-    def close(self) -> None:
-        self._recorder.datastore.close()
-
-
-def _readable(rows: Iterable[tuple[Any, ...]]) -> list[Recorded]:
-    """The rows up to the first that cannot be read; raises only where that is the very first."""
-    events: list[Recorded] = []
-    for position, stream, version, topic, state in rows:
-        try:
-            events.append(codec.decode(topic, state, stream, version, position))
-        except Exception:
-            if not events:
-                raise
-            break
-    return events
 
 
 class Checkpoint:
@@ -255,6 +197,9 @@ class JournalActor(ThreadingActor):
         appends = [e.message for e in batch if isinstance(e.message, Append)]
         if appends:
             self._commit(appends)
+        kept = [e.message for e in batch if isinstance(e.message, Snapshot)]
+        if kept:
+            self._keep(kept)
         for envelope in batch:
             message = envelope.message
             if isinstance(message, Checkpoint):
@@ -346,6 +291,12 @@ class JournalActor(ThreadingActor):
         for append, result in answers:
             append.reply(result)
 
+    def _keep(self, kept: Sequence[Snapshot]) -> None:
+        try:
+            snapshots.write(self._recorder, kept)
+        except (PersistenceError, sqlite3.Error) as error:  # a lead wakes more slowly, and nothing else
+            log.warning("snapshots cannot be written", count=len(kept), error=str(error))
+
     def _checkpoint(self, checkpoint: Checkpoint) -> None:
         """Positions, apart from the events and only where higher: an unchanged one raises [H12]."""
         for name, position in checkpoint.positions.items():
@@ -391,3 +342,6 @@ class JournalHandle:
 
     def checkpoint(self, positions: dict[str, int], done: Callable[[], None] | None = None) -> None:
         self._inbox.put(Envelope(Checkpoint(positions, done)))
+
+    def keep(self, snapshot: Snapshot) -> None:
+        self._inbox.put(Envelope(snapshot))

@@ -28,6 +28,7 @@ from domain.events import Place, Recorded
 from domain.lead import LeadState, Wait
 from domain.playbook import Playbook
 from domain.ports import ActionCall
+from domain.snapshots import Snapshots
 
 
 class Wake(Struct, frozen=True):
@@ -67,6 +68,8 @@ class LeadActor(RecordingActor):
 
     __slots__ = ("_armed", "_contested", "_found", "_issued", "_state", "shared", "unused")
 
+    snapshots = Snapshots(LeadState, lead.RULES)
+
     def __init__(self, stream: str, shared: LeadParts) -> None:
         super().__init__(stream, shared.recording)
         self.shared = shared
@@ -96,6 +99,16 @@ class LeadActor(RecordingActor):
 
     def version(self) -> int:
         return self._state.version
+
+    def kept_state(self) -> LeadState:
+        return self._state
+
+    def restore(self, state: LeadState) -> None:
+        self._state = state
+
+    def remembered(self) -> int:
+        state = self._state
+        return len(state.seen) + len(state.tasks) + len(state.letters) + len(state.queue)
 
     def on_receive(self, message: Any) -> None:
         self.unused = 0

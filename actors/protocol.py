@@ -91,6 +91,15 @@ class Append(Struct, frozen=True, gc=False):
     append_id: int = 0
 
 
+class Snapshot(Struct, frozen=True, gc=False):
+    """A stream's state at a version; worth the time that it saves, and nothing else (`domain/snapshots.py`)."""
+
+    stream: str
+    version: int
+    shape: str
+    state: bytes
+
+
 class Journal(Protocol):
     """The one writer of the event store."""
 

@@ -15,13 +15,18 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from actors.pool import Dispatcher, PooledActor
-from actors.protocol import Append, AppendResult, Committed, Conflict, Journal, Unwritable
+from actors.protocol import Append, AppendResult, Committed, Conflict, Journal, Snapshot, Unwritable
 from domain import codec
 from domain.errors import LeadlineError
 from domain.events import Event, Place, Recorded
+from domain.snapshots import Snapshots
 
 _append_ids = count(1)
 _ANSWERS = frozenset((Committed, Conflict, Unwritable))
+#: Events read at once, and the fewest between two snapshots: so many are replayed in some 10 ms.
+LONG = 1000
+#: A state that remembers more is kept less often: a snapshot costs time by its size, a replay by its events.
+_PER_EVENT = 40
 
 
 class UnwritableEventError(LeadlineError):
@@ -57,6 +62,10 @@ class Recording(Struct, frozen=True):
     #: Sends to whoever lives at a stream id.
     tell: Callable[[str, Any], Any]
     load: Load
+    #: (stream, shape) → the last snapshot of that shape, None if there is none.
+    snapshot: Callable[[str, str], bytes | None]
+    #: Keeps a snapshot in the place of the stream's last; returns at once; one that cannot be written is dropped.
+    keep: Callable[[Snapshot], None]
 
 
 class Cause(Struct, frozen=True, gc=False):
@@ -74,9 +83,14 @@ class RecordingActor(PooledActor):
     Subclasses implement `fold` (an event into the state), `reset` (forget the state), `handle` (one
     message: decide and `record`), and `settled` (the batch is durable: act). A told message that raises
     ends the actor; what it had not recorded is in `unrecorded()`.
+
+    A stream that can become long has `snapshots`, `kept_state`, `restore` and `remembered` too.
     """
 
-    __slots__ = ("_append_id", "_batch", "_loaded", "_rows", "parts", "waiting")
+    __slots__ = ("_append_id", "_batch", "_kept", "_loaded", "_rows", "parts", "waiting")
+
+    #: How its state is kept beside the events; None where its stream stays short.
+    snapshots: Snapshots[Any] | None = None
 
     def __init__(self, stream: str, parts: Recording) -> None:
         super().__init__(stream, parts.dispatcher)
@@ -86,6 +100,8 @@ class RecordingActor(PooledActor):
         self._rows: list[tuple[str, bytes]] = []
         self._append_id = 0
         self._loaded = False
+        #: Version of the last snapshot that is known of.
+        self._kept = 0
 
     def reset(self) -> None:
         raise NotImplementedError
@@ -98,6 +114,18 @@ class RecordingActor(PooledActor):
 
     def version(self) -> int:
         raise NotImplementedError
+
+    def kept_state(self) -> Any:
+        """The state as `snapshots` takes it."""
+        raise NotImplementedError
+
+    def restore(self, state: Any) -> None:
+        """The state from a snapshot instead of from the events up to its version."""
+        raise NotImplementedError
+
+    def remembered(self) -> int:
+        """How many things the state holds: what a snapshot's size grows with."""
+        return 0
 
     def handle(self, message: Any, now: datetime) -> None:
         raise NotImplementedError
@@ -173,10 +201,39 @@ class RecordingActor(PooledActor):
     def load(self) -> None:
         """Read the stream; done by itself before the first message is handled."""
         self.reset()
-        for recorded in self.parts.load(self.actor_urn):
-            self.fold(recorded)
+        self._kept = 0
+        if self._fold_next() == LONG:
+            self._restore()
+            while self._fold_next() == LONG:
+                pass
         self._loaded = True
         self.loaded()
+
+    def _fold_next(self) -> int:
+        """Fold some of the stream's next events. How many: fewer than `LONG` were the last."""
+        events = self.parts.load(self.actor_urn, after=self.version(), limit=LONG)
+        for recorded in events:
+            self.fold(recorded)
+        return len(events)
+
+    def _restore(self) -> None:
+        """Go on from the snapshot of this stream, if there is one that can be read."""
+        if self.snapshots is None:
+            return
+        encoded = self.parts.snapshot(self.actor_urn, self.snapshots.shape)
+        state = self.snapshots.decode(encoded) if encoded is not None else None
+        if state is not None:
+            self.restore(state)
+            self._kept = self.version()
+
+    def _keep(self) -> None:
+        """Hand over a snapshot where waking would have many events to replay. All of the state is durable now."""
+        version = self.version()
+        if self.snapshots is None or version - self._kept < max(LONG, self.remembered() // _PER_EVENT):
+            return
+        self._kept = version
+        encoded = self.snapshots.encode(self.kept_state())
+        self.parts.keep(Snapshot(self.actor_urn, version, self.snapshots.shape, encoded))
 
     def _answered(self, result: AppendResult) -> None:
         if result.append_id != self._append_id:
@@ -193,4 +250,6 @@ class RecordingActor(PooledActor):
 
     def _finish(self) -> None:
         batch, self._batch = self._batch, []
+        if self.version() - self._kept >= LONG:
+            self._keep()
         self.settled(batch)

@@ -28,6 +28,7 @@ from domain.messages import (
 )
 from domain.operate import refuse
 from domain.rejects import RejectRow, RejectsState
+from domain.snapshots import Snapshots
 from domain.tenants import Tenants
 from domain.tokens import rejects_stream
 
@@ -62,6 +63,8 @@ class RejectsActor(RecordingActor):
 
     __slots__ = ("_after", "_places", "shared", "state")
 
+    snapshots = Snapshots(RejectsState, rejects.RULES)
+
     def __init__(self, partition: int, shared: RejectsParts) -> None:
         super().__init__(rejects_stream(partition), shared.recording)
         self.shared = shared
@@ -79,6 +82,15 @@ class RejectsActor(RecordingActor):
 
     def version(self) -> int:
         return self.state.version
+
+    def kept_state(self) -> RejectsState:
+        return self.state
+
+    def restore(self, state: RejectsState) -> None:
+        self.state = state
+
+    def remembered(self) -> int:
+        return len(self.state.rows) + len(self.state.sequences) + len(self.state.commands)
 
     def handle(self, message: Any, now: datetime) -> None:
         if isinstance(message, Rejection):

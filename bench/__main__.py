@@ -1,16 +1,17 @@
-"""`python -m bench [throughput latency memory replay]`: all of them without a name."""
+"""`python -m bench [throughput latency memory replay waking]`: all of them without a name."""
 
 from __future__ import annotations
 
 import sys
 
-from bench import latency, memory, replay, throughput
+from bench import latency, memory, replay, throughput, waking
 
 BENCHES = {
     "throughput": throughput.run,
     "latency": latency.run,
     "memory": memory.run,
     "replay": replay.run,
+    "waking": waking.run,
 }
 
 

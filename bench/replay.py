@@ -10,8 +10,9 @@ from pathlib import Path
 
 from eventsourcing.persistence import StoredEvent
 
+from actors.event_store import EventStore
 from actors.executors import registry as executors
-from actors.journal import EventStore, open_recorder
+from actors.journal import open_recorder
 from bench import load
 from domain import codec, lead
 from domain.commands import ReceiveMessage

@@ -23,6 +23,8 @@ from domain.tokens import derived_id
 
 _PREFIX = "reject-"
 _COMMANDS = "leads.cmd."
+#: Raised with each change of what `evolve` makes of an event: snapshots of other rules are not read.
+RULES = 1
 
 
 class RejectRow(Struct):

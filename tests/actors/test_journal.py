@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from actors.journal import EventRecorder, EventStore, JournalActor, JournalHandle, open_recorder
+from actors.event_store import EventStore
+from actors.journal import EventRecorder, JournalActor, JournalHandle, open_recorder
 from actors.positions import Positions
 from actors.protocol import Append, AppendResult, Committed, Conflict, Unwritable
 from domain import codec

@@ -11,7 +11,8 @@ from typing import Protocol
 import pytest
 from eventsourcing.persistence import StoredEvent
 
-from actors.journal import EventStore, open_recorder
+from actors.event_store import EventStore
+from actors.journal import open_recorder
 from domain import codec
 from domain.errors import UnknownEventError
 from domain.events import LeadFlagged, Recorded

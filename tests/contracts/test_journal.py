@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 import pytest
 
-from actors.journal import EventStore, JournalActor, JournalHandle, open_recorder
+from actors.event_store import EventStore
+from actors.journal import JournalActor, JournalHandle, open_recorder
 from actors.positions import Positions
 from actors.protocol import Append, AppendResult, Committed, Conflict
 from domain import codec

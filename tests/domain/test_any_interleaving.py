@@ -18,9 +18,10 @@ from domain import commands as co
 from domain import lead
 from domain.commands import EndWait, InterruptAction, ReceiveMessage, RecordOutcome
 from domain.events import ActionExecuted, ActionStarted, MessageDeadLettered, Place
-from domain.lead import Wait
+from domain.lead import LeadState, Wait
 from domain.outcomes import Done, Failed, FailedForGood, NotCalled, Unknown
 from domain.ports import ActionCall
+from domain.snapshots import Snapshots
 from tests.support.domain_given import INCARNATION, Story, message
 from tests.support.domain_invariants import OF_HISTORY, OF_STATE
 from tests.support.domain_rules import action_specs, playbook
@@ -43,6 +44,8 @@ CLASSES = st.fixed_dictionaries(
     {}, optional={action: st.sampled_from(["none", "keyed", "once"]) for action in action_specs()}
 )
 JUMPS = st.sampled_from([0, 1, 3600, 16 * 60, 9 * 86_400, -3600])
+
+SNAPSHOTS = Snapshots(LeadState, lead.RULES)
 
 
 class ALead(RuleBasedStateMachine):
@@ -136,6 +139,10 @@ class ALead(RuleBasedStateMachine):
             rule_of_history(history)
         for rule_of_state in OF_STATE:
             rule_of_state(history, self.story.state)
+
+    @invariant()
+    def a_snapshot_gives_the_same_state_back(self) -> None:
+        assert SNAPSHOTS.decode(SNAPSHOTS.encode(self.story.state)) == self.story.state
 
     @invariant()
     def a_lead_with_work_always_has_a_next_step(self) -> None:

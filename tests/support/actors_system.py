@@ -21,8 +21,9 @@ from msgspec import Struct
 from actors.breaker import BreakerActor, CallRegistry, TargetParts
 from actors.directory import Directory, LeadLimits
 from actors.entry import EntryReader
+from actors.event_store import EventStore
 from actors.executors.registry import discover
-from actors.journal import EventStore, JournalActor, JournalHandle, open_recorder
+from actors.journal import JournalActor, JournalHandle, open_recorder
 from actors.lead import LeadActor, LeadParts
 from actors.pool import Dispatcher
 from actors.positions import Positions, position_name
@@ -256,6 +257,8 @@ class ActorSystem:
             next_event_id=lambda: f"{nonce}-{next(numbers):x}",
             tell=self.directory.tell,
             load=self.store.stream,
+            snapshot=self.store.snapshot,
+            keep=self.journal.keep,
         )
         for name, target in self.targets.items():
             actor = BreakerActor(target, recording, self.calls, self.timers.arm, self._died)

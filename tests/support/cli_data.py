@@ -8,7 +8,8 @@ from pathlib import Path
 
 from eventsourcing.persistence import StoredEvent
 
-from actors.journal import EventStore, open_recorder
+from actors.event_store import EventStore
+from actors.journal import open_recorder
 from domain.codec import encode
 from domain.events import Recorded
 from projections.rebuild import rebuild
