@@ -61,7 +61,7 @@ class RejectsParts(Struct, frozen=True):
 class RejectsActor(RecordingActor):
     """Owns `rejects:<partition>`. Crash-only: if its code raises, the process says why and ends."""
 
-    __slots__ = ("_after", "_places", "shared", "state")
+    __slots__ = ("_after", "_fresh", "_places", "shared", "state")
 
     snapshots = Snapshots(RejectsState, rejects.RULES)
 
@@ -71,14 +71,21 @@ class RejectsActor(RecordingActor):
         self.state = RejectsState(self.actor_urn)
         self._places: list[Place] = []
         self._after: list[Callable[[], None]] = []
+        #: Version → body of the events of this batch: what is not durable yet cannot be read from the store.
+        self._fresh: dict[int, str] = {}
 
     def reset(self) -> None:
         self.state = RejectsState(self.actor_urn)
         self._places.clear()
         self._after.clear()
+        self._fresh.clear()
 
     def fold(self, recorded: Recorded) -> None:
         rejects.evolve(self.state, recorded)
+        if not recorded.position:
+            payload = _payload_of(recorded.event)
+            if payload is not None:
+                self._fresh[recorded.version] = payload
 
     def version(self) -> int:
         return self.state.version
@@ -110,6 +117,7 @@ class RejectsActor(RecordingActor):
             self.shared.positions.recorded(places)
 
     def settled(self, batch: Sequence[Any]) -> None:
+        self._fresh.clear()
         after, self._after = self._after, []
         for act in after:
             act()
@@ -211,9 +219,18 @@ class RejectsActor(RecordingActor):
             return rejected.reason
 
     def _body(self, row: RejectRow) -> bytes:
-        held = self.parts.load(self.actor_urn, after=row.version - 1, limit=1)[0].event
-        payload = held.payload if isinstance(held, MessageRejected) else held.changes["payload"]  # type: ignore[attr-defined]  # amended
+        payload = self._fresh.get(row.version)
+        if payload is None:
+            [held] = self.parts.load(self.actor_urn, after=row.version - 1, limit=1)
+            payload = _payload_of(held.event) or ""
         return payload_bytes(payload)
+
+
+def _payload_of(event: ev.Event) -> str | None:
+    """The body that an event holds, as it is kept; None of one that holds none."""
+    if isinstance(event, MessageRejected):
+        return event.payload
+    return str(event.changes["payload"]) if isinstance(event, ev.DeadLetterAmended) else None
 
 
 def _rejected(rejection: Rejection) -> MessageRejected:

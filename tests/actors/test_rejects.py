@@ -113,6 +113,24 @@ def test_a_mended_reject_goes_to_its_own_lead_and_takes_effect_once(boot: Boot) 
     assert again.position_is_complete()
 
 
+def test_a_reject_may_be_amended_and_retried_in_one_breath(boot: Boot) -> None:
+    """The retry is decided before what it retries is durable."""
+    log = Log()
+    log.raw(b"not json")
+    system = boot(log)
+    system.settle()
+    [event] = rejected(system)
+    told = {"by": "ann", "dead_letter_id": event.dead_letter_id}
+    for command in (
+        AmendDeadLetter(command_id="c1", changes={"payload": GOOD.decode()}, **told),
+        RetryDeadLetter(command_id="c2", **told),
+    ):
+        log.command(command)
+    system.read()
+    system.settle()
+    assert "MessageCompleted" in system.kinds()
+
+
 def test_a_reject_is_not_redriven_to_another_lead(boot: Boot) -> None:
     log = Log()
     log.raw(b"not json")
