@@ -1,0 +1,215 @@
+"""A lead as the design's table and saga paragraph describe it, in a hundred lines and without events.
+
+It shares nothing with `domain/` but words, keeps no history, and knows no keys: what is to be done next, what stands,
+and how each message ended. A test compares it with the real lead after every step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+CALLS = 4
+WAIT_FOR_BREAKER = 15 * 60.0
+
+#: (intent, band) → its actions; a missing intent is nobody's.
+_PLANS = {
+    ("ORDER_REQUEST", "high"): ["create_order", "notify_sales"],
+    ("ORDER_REQUEST", "medium"): ["notify_sales", "flag_for_review"],
+    ("PRICING_INQUIRY", "high"): ["notify_sales"],
+    ("PRICING_INQUIRY", "medium"): ["notify_sales"],
+    ("COMPLAINT", "high"): ["create_support_ticket", "notify_sales"],
+    ("COMPLAINT", "medium"): ["create_support_ticket", "flag_for_review"],
+    ("SCHEDULE_CALL", "high"): ["notify_sales"],
+    ("SCHEDULE_CALL", "medium"): ["notify_sales", "flag_for_review"],
+    ("UNKNOWN", "high"): [],
+    ("UNKNOWN", "medium"): ["flag_for_review"],
+}
+
+
+def plan_of(intent: str, confidence: float) -> list[str]:
+    band = "high" if confidence >= 0.8 else "medium" if confidence >= 0.5 else "low"
+    return _PLANS.get((intent, band), ["flag_for_review"])
+
+
+@dataclass
+class Message:
+    """One message: what of its plan stands, and the call or wait that it is at."""
+
+    name: str
+    intent: str
+    confidence: float
+    plan: list[str] = field(default_factory=list)
+    begun: bool = False
+    #: Places in the plan.
+    done: list[int] = field(default_factory=list)
+    undone: list[int] = field(default_factory=list)
+    stuck: list[int] = field(default_factory=list)
+    failed: str = ""
+    unknown: int | None = None
+    #: The call: place, whether it undoes, failures so far, "out" or what it waits for, and the last moment for it.
+    at: int | None = None
+    undo: bool = False
+    failures: int = 0
+    waits: str = ""
+    deadline: float | None = None
+    settled: bool = False
+
+    def begin_again(self) -> None:
+        fresh = Message(self.name, self.intent, self.confidence)
+        self.__dict__.update(fresh.__dict__)
+
+
+class Lead:
+    """`now` is in seconds. Every method is one thing that can happen to the lead."""
+
+    def __init__(self, classes: dict[str, str]) -> None:
+        self.classes = classes
+        self.queue: list[Message] = []
+        self.letters: dict[str, tuple[Message, str]] = {}
+        self.ended: dict[str, str] = {}
+        self.known: set[str] = set()
+        self.tasks: list[str] = []
+        self.now = 0.0
+
+    # What happens.
+
+    def receive(self, name: str, intent: str, confidence: float) -> None:
+        if name not in self.known:
+            self.known.add(name)
+            self.queue.append(Message(name, intent, confidence))
+            self._go_on()
+
+    def done(self) -> None:
+        head = self._at_call()
+        self._stands(head) if not head.undo else self._is_undone(head)
+        self._go_on()
+
+    def failed(self, *, for_good: bool = False) -> None:
+        """Proved not to have happened."""
+        head = self._at_call()
+        head.failures += 1
+        again = head.undo or not (self._class(head) == "once" and head.plan[head.at or 0] == "create_order")
+        if for_good or head.failures >= CALLS or not again:
+            self._gives_up(head, "action_failed")
+        else:
+            head.waits, head.deadline = "retry", None  # the breaker let this one through
+        self._go_on()
+
+    def unknown(self) -> None:
+        """It may have happened."""
+        head = self._at_call()
+        if self._class(head) != "once":
+            self.failed()
+            return
+        self._nobody_knows(head)
+
+    def held_back(self, reason: str) -> None:
+        head = self._at_call()
+        head.waits = reason
+        if reason == "breaker":
+            head.deadline = head.deadline if head.deadline is not None else self.now + WAIT_FOR_BREAKER
+        else:
+            head.deadline = None
+        self._go_on()
+
+    def lost(self) -> None:
+        """The process died during the call."""
+        head = self._at_call()
+        if self._class(head) == "once":
+            self._nobody_knows(head)
+
+    def waited(self) -> None:
+        head = self.queue[0]
+        assert head.waits not in {"", "out"}
+        if head.deadline is not None and self.now >= head.deadline:
+            self._gives_up(head, "breaker_open")
+        else:
+            head.waits = "out"
+        self._go_on()
+
+    def retry(self, name: str) -> bool:
+        """False where it is refused."""
+        message, _ = self.letters.get(name, (None, ""))
+        if message is None or message.unknown is not None or message.stuck:
+            return False
+        del self.letters[name]
+        message.begin_again()
+        self.queue.append(message)
+        self._go_on()
+        return True
+
+    def discard(self, name: str) -> bool:
+        return self.letters.pop(name, None) is not None
+
+    # What follows.
+
+    def _go_on(self) -> None:
+        while self.queue:
+            head = self.queue[0]
+            if not head.begun:
+                head.begun, head.plan = True, plan_of(head.intent, head.confidence)
+            if head.at is not None:
+                return
+            if head.failed:
+                left = [n for n in reversed(head.done) if n not in head.undone + head.stuck]
+                if not left:
+                    self._dies(head)
+                    continue
+                head.at, head.undo = left[0], True
+            elif len(head.done) == len(head.plan):
+                self.queue.pop(0)
+                self.ended[head.name] = "completed"
+                continue
+            else:
+                head.at, head.undo = len(head.done), False
+            head.failures, head.deadline = 0, None
+            if head.plan[head.at] in self.classes:
+                head.waits = "out"
+            elif head.undo:
+                self._is_undone(head)
+            else:
+                self._stands(head)
+
+    def _at_call(self) -> Message:
+        head = self.queue[0]
+        assert head.waits == "out"
+        return head
+
+    def _class(self, head: Message) -> str:
+        assert head.at is not None
+        return self.classes[head.plan[head.at]]
+
+    def _stands(self, head: Message) -> None:
+        assert head.at is not None
+        head.done.append(head.at)
+        self.tasks.append(f"{head.name} {head.plan[head.at]}")
+        head.at, head.waits = None, ""
+
+    def _is_undone(self, head: Message) -> None:
+        assert head.at is not None
+        head.undone.append(head.at)
+        self.tasks.remove(f"{head.name} {head.plan[head.at]}")
+        head.at, head.waits = None, ""
+
+    def _gives_up(self, head: Message, why: str) -> None:
+        assert head.at is not None
+        if head.undo:
+            head.stuck.append(head.at)
+        else:
+            head.failed = why
+        head.at, head.waits = None, ""
+
+    def _nobody_knows(self, head: Message) -> None:
+        if head.undo:
+            self._gives_up(head, "")
+        else:
+            head.unknown, head.failed = head.at, "outcome_unknown"
+            head.at, head.waits = None, ""
+            self._dies(head)
+        self._go_on()
+
+    def _dies(self, head: Message) -> None:
+        self.queue.pop(0)
+        category = "compensation_failed" if head.stuck else head.failed
+        self.letters[head.name] = (head, category)
+        self.ended[head.name] = category
