@@ -43,7 +43,8 @@ from projections.host import Host, ProcessHost, SetUp, ThreadHost, as_it_is
 from projections.projector import ProjectorSettings
 from projections.queries import Views
 from settings import PARTITIONS, Settings
-from settings import Target as TargetSettings
+from target_settings import Target as TargetSettings
+from target_wiring import make_target
 
 _WATCH_SECONDS = 0.5
 
@@ -77,7 +78,7 @@ def build(
     settings: Settings,
     *,
     clock: SystemClock | None = None,
-    target_of: Callable[[TargetSettings], Target] = wiring.make_target,
+    target_of: Callable[[TargetSettings], Target] = make_target,
     owner: DataFolderLock | None = None,
     set_up: SetUp = as_it_is,
 ) -> System:

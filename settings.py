@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from difflib import get_close_matches
 from math import isfinite
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct, field
 
 from domain.breaker import BreakerPolicy
 from domain.errors import SettingsError
-from domain.events import Idempotency
 from domain.retry import RetryPolicy
 from domain.tenants import Business, Tenants, Thresholds
 from domain.tokens import BUSINESS_ID
+from target_settings import Part, Secret, Target, check_names
 
 #: Part of every position's name: with another number, messages of a lead would change their partition.
 PARTITIONS = 16
@@ -38,28 +39,23 @@ AtLeastOne = Annotated[int, Meta(ge=1)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[float, Meta(ge=0, le=31_536_000)]
 Share = Annotated[float, Meta(ge=0, le=1)]
-ScriptedOutcome = Literal["done", "fail", "fail_for_good", "throttle", "unknown", "hang", "raise"]
 
 
-class _Part(Struct, frozen=True, forbid_unknown_fields=True):
-    """Base of the settings file's tables."""
-
-
-class Nats(_Part, frozen=True):
+class Nats(Part, frozen=True):
     #: The server that `run`, `publish` and the commands connect to. `up` uses its own instead.
     url: str = "nats://127.0.0.1:4222"
     #: Where `up` starts its server; 0 takes any free port and prints it.
     port: Port = 4222
 
 
-class Stream(_Part, frozen=True):
+class Stream(Part, frozen=True):
     #: Messages that are recorded stay in the stream at least so long, for a restore of older events.
     keep_hours: Annotated[float, Meta(ge=0)] = 24.0
     #: A stream of more bytes refuses publishers; it never drops what is unread. Fixed once it is made.
     max_bytes: Annotated[int, Meta(ge=1_048_576)] = 8_589_934_592
 
 
-class Intake(_Part, frozen=True):
+class Intake(Part, frozen=True):
     #: Above this many messages read and not yet recorded the intake stops pulling: more costs memory.
     max_in_hand: AtLeastOne = 8000
     #: Messages asked for at once, per partition: fewer means more round trips to NATS.
@@ -68,7 +64,7 @@ class Intake(_Part, frozen=True):
     checkpoint_seconds: Annotated[float, Meta(gt=0, le=60)] = 1.0
 
 
-class Pool(_Part, frozen=True):
+class Pool(Part, frozen=True):
     #: Threads that the lead actors share. More than two were slower wherever it was measured.
     threads: AtLeastOne = 2
     #: How long a thread may keep the interpreter: longer raises latency, shorter costs throughput.
@@ -77,7 +73,7 @@ class Pool(_Part, frozen=True):
     busy_warning_seconds: Annotated[float, Meta(gt=0)] = 10.0
 
 
-class Leads(_Part, frozen=True):
+class Leads(Part, frozen=True):
     #: A lead without mail for so long goes to sleep: shorter saves memory, and reads events again sooner.
     idle_seconds: Annotated[float, Meta(gt=0)] = 60.0
     #: Leads in memory at once; above it the longest idle ones are put to sleep.
@@ -86,12 +82,12 @@ class Leads(_Part, frozen=True):
     restart_delays_seconds: tuple[Seconds, ...] = (1.0, 5.0)
 
 
-class Journal(_Part, frozen=True):
+class Journal(Part, frozen=True):
     #: Appends in one commit at most: more is faster under load and longer for each that waits.
     max_appends: AtLeastOne = 1500
 
 
-class Projector(_Part, frozen=True):
+class Projector(Part, frozen=True):
     #: `process` leaves the interpreter to the actors; `thread` saves the memory of a second process.
     mode: Literal["process", "thread"] = "process"
     #: How long the views wait for more events before a batch: longer is less work and older views.
@@ -100,7 +96,7 @@ class Projector(_Part, frozen=True):
     batch: AtLeastOne = 8000
 
 
-class Retry(_Part, frozen=True):
+class Retry(Part, frozen=True):
     #: Waits before the second, third, … call; their number bounds the calls.
     delays_seconds: tuple[Seconds, ...] = (1.0, 5.0, 15.0)
     #: Each wait is stretched or shrunk by at most this share, so that failed calls do not come back together.
@@ -114,7 +110,7 @@ class Retry(_Part, frozen=True):
         return RetryPolicy(delays, self.jitter, timedelta(seconds=self.retry_after_cap_seconds))
 
 
-class Breaker(_Part, frozen=True):
+class Breaker(Part, frozen=True):
     #: Calls of the last so many seconds are counted.
     window_seconds: AtLeastOne = 30
     #: With fewer calls in the window a breaker stays closed, whatever fails.
@@ -142,7 +138,7 @@ class Breaker(_Part, frozen=True):
         )
 
 
-class Confidence(_Part, frozen=True):
+class Confidence(Part, frozen=True):
     #: At or above it a message's actions are done without a person.
     high: Share = 0.80
     #: Below it a message goes to the unknown-intent handler.
@@ -153,46 +149,21 @@ class Confidence(_Part, frozen=True):
             raise ValueError(f"low ({self.low}) is above high ({self.high})")
 
 
-class Tenant(_Part, frozen=True):
+class Tenant(Part, frozen=True):
     #: The businesses of this tenant; a message for any other business is rejected.
     businesses: tuple[str, ...]
 
 
-class Target(_Part, frozen=True):
-    """The system that an action calls. Without one, the action is its task and nothing else."""
-
-    #: `scripted` answers as `script` says: for trying out and for tests.
-    kind: Literal["scripted"]
-    #: What may be assumed of a repeated call: harmless (none), deduplicated by key (keyed), neither (once).
-    idempotency: Idempotency = "keyed"
-    #: A call without an answer for so long ends as unknown.
-    timeout_seconds: Annotated[float, Meta(gt=0, le=3600)] = 10.0
-    #: Calls to this target at once.
-    workers: Annotated[int, Meta(ge=1, le=64)] = 4
-    #: Outcomes of the scripted target's calls, in order.
-    script: tuple[ScriptedOutcome, ...] = ("done",)
-    #: After the script's end: its `last` outcome for ever, or the whole script again (`cycle`).
-    repeat: Literal["last", "cycle"] = "last"
-    #: How long the scripted target takes to answer.
-    delay_ms: Annotated[float, Meta(ge=0, le=3_600_000)] = 0.0
-    #: A file to which the scripted target writes a line for each call it takes, for tests to count effects.
-    ledger: str | None = None
-
-    def __post_init__(self) -> None:
-        if not self.script:
-            raise ValueError("script is empty")
-
-
-class BusinessOverrides(_Part, frozen=True):
+class BusinessOverrides(Part, frozen=True):
     #: Instead of `thresholds.high`, for this business.
     high: Share | None = None
     #: Instead of `thresholds.low`, for this business.
     low: Share | None = None
-    #: Action → the target that it calls for this business, behind a breaker of its own.
-    targets: dict[str, Target] = {}
+    #: Action → the targets that it calls for this business, instead of the common ones; each its own breaker.
+    targets: dict[str, tuple[Target, ...]] = {}
 
 
-class Settings(_Part, frozen=True):
+class Settings(Part, frozen=True):
     #: The folder of all that is kept (`events.db`, `views.db`, `jetstream/`); another is another Leadline.
     data: Path = Path("data")
     #: Where `up` and `run` serve `/metrics`, on loopback; 0 takes any free port and prints it.
@@ -214,8 +185,8 @@ class Settings(_Part, frozen=True):
     thresholds: Confidence = Confidence()
     #: Tenant → its businesses: whose messages are taken, and what is kept apart.
     tenants_: dict[str, Tenant] = field(default_factory=dict, name="tenants")
-    #: Action → the target that it calls for every business without one of its own.
-    targets: dict[str, Target] = {}
+    #: Action → the targets that it calls, in order, for every business without any of its own.
+    targets: dict[str, tuple[Target, ...]] = {}
     #: Business → what is different for it.
     businesses: dict[str, BusinessOverrides] = {}
 
@@ -236,6 +207,14 @@ class Settings(_Part, frozen=True):
                 hint = _did_you_mean(business_id, found)
                 raise SettingsError(f"businesses.{business_id}: no tenant has this business{hint}")
         return Tenants(found)
+
+    def target_tables(self) -> Iterator[tuple[str, tuple[Target, ...]]]:
+        """The targets of each action, by the key of their setting."""
+        for action, targets in self.targets.items():
+            yield f"targets.{action}", targets
+        for business_id, business in self.businesses.items():
+            for action, targets in business.targets.items():
+                yield f"businesses.{business_id}.targets.{action}", targets
 
     def _thresholds_of(self, business_id: str) -> Thresholds:
         own = self.businesses.get(business_id, BusinessOverrides())
@@ -265,9 +244,12 @@ def load(
             _put(document, path, _value_of(value), name)
     for key, value in (overrides or {}).items():
         _put(document, key.split("."), value, key)
+    _list_targets(document)
     _check_keys(document, Settings, "")
     settings: Settings = _convert(document, Settings, "")
     settings.tenants()
+    for key, targets in settings.target_tables():
+        check_names(key, targets)
     return settings
 
 
@@ -304,25 +286,69 @@ def _put(document: dict[str, Any], path: list[str], value: Any, said_by: str) ->
     table[path[-1]] = value
 
 
+class _One(list[Any]):
+    """A single table where an array of them may stand: a complaint about it needs no number."""
+
+
+def _list_targets(document: dict[str, Any]) -> None:
+    """One table of an action's target as an array of one. What is no table is refused later."""
+    businesses = document.get("businesses")
+    tables = [document, *(businesses.values() if isinstance(businesses, dict) else ())]
+    for table in tables:
+        targets = table.get("targets") if isinstance(table, dict) else None
+        if isinstance(targets, dict):
+            targets |= {name: _One([one]) for name, one in targets.items() if not isinstance(one, list)}
+
+
 def _check_keys(document: Any, shape: Any, path: str) -> None:
     """Refuses keys that no setting has, at every depth, and NaN, which no bound stops."""
     if isinstance(document, float) and not isfinite(document):
         raise SettingsError(f"{path[:-1]}: expected a number, got {document}")
-    if not isinstance(document, dict):
-        return
-    if get_origin(shape) is dict:
+    shape = _meant(document, shape, path)
+    if isinstance(document, list) and get_origin(shape) is tuple:
+        for n, inner in enumerate(document):
+            place = path if isinstance(document, _One) else f"{path}{n}."
+            if isinstance(inner, dict) or isinstance(document, _One):
+                _check_alone(inner, get_args(shape)[0], place)
+    elif isinstance(document, dict) and get_origin(shape) is dict:
         for key, inner in document.items():
-            _check_keys(inner, get_args(shape)[1], f"{path}{key}.")
-            _convert(inner, get_args(shape)[1], f"{path}{key}.")  # alone, so that a complaint has its key
-        return
-    if not (isinstance(shape, type) and issubclass(shape, Struct)):
-        return
+            _check_alone(inner, get_args(shape)[1], f"{path}{key}.")
+    elif isinstance(document, dict) and isinstance(shape, type) and issubclass(shape, Struct):
+        _check_table(document, shape, path)
+
+
+def _check_alone(document: Any, shape: Any, path: str) -> None:
+    """Converted for itself too, so that a complaint has its key."""
+    _check_keys(document, shape, path)
+    _convert(document, shape, path)
+
+
+def _check_table(document: dict[str, Any], shape: type[Struct], path: str) -> None:
     hints = get_type_hints(shape)
     known = {f.encode_name: hints[f.name] for f in msgspec.structs.fields(shape)}
+    if shape.__struct_config__.tag_field:
+        known[shape.__struct_config__.tag_field] = str
     for key, inner in document.items():
         if key not in known:
             raise SettingsError(f"{path}{key}: there is no such setting{_did_you_mean(key, known)}")
         _check_keys(inner, known[key], f"{path}{key}.")
+
+
+def _meant(document: Any, shape: Any, path: str) -> Any:
+    """Of several shapes the one that the document is meant to have: a table's by its `kind`."""
+    if shape in (Secret, Secret | None) and isinstance(document, str):
+        raise SettingsError(f'{path[:-1]}: a secret is given as {{ env = "NAME" }} or {{ file = "path" }}')
+    if get_origin(shape) not in (Union, UnionType):
+        return shape
+    tables = [s for s in get_args(shape) if isinstance(s, type) and issubclass(s, Struct)]
+    if len(tables) < 2 or not isinstance(document, dict):
+        return tables[0] if tables and isinstance(document, dict) else shape
+    kinds = {str(table.__struct_config__.tag): table for table in tables}
+    kind = document.get("kind")
+    if kind not in kinds:
+        hint = _did_you_mean(str(kind), kinds)
+        raise SettingsError(f"{path}kind: expected one of {', '.join(kinds)}, got {kind!r}{hint}")
+    return kinds[kind]
 
 
 def _did_you_mean(key: str, known: Mapping[str, object]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
@@ -12,15 +12,15 @@ from actors.breaker import TargetParts
 from actors.directory import LeadLimits
 from actors.executors.executor import Executor
 from actors.intake import IntakeSettings
+from actors.performer import performer
 from actors.pull import PullSettings
-from actors.scripted import ScriptedTarget
-from actors.targets import performer
 from domain.errors import SettingsError
+from domain.events import Idempotency
 from domain.intents import registry as intents
 from domain.playbook import Playbook, Route
 from domain.ports import Target
 from settings import Settings
-from settings import Target as TargetSettings
+from target_settings import Target as TargetSettings
 
 
 def events_path(settings: Settings) -> Path:
@@ -48,18 +48,6 @@ def playbook(settings: Settings, modules: Sequence[ModuleType], known: Mapping[s
     )
 
 
-def make_target(settings: TargetSettings) -> Target:
-    """The target that a `[targets.…]` table describes."""
-    return ScriptedTarget(
-        settings.idempotency,
-        settings.script,
-        cycle=settings.repeat == "cycle",
-        delay=settings.delay_ms / 1000,
-        timeout=settings.timeout_seconds,
-        ledger=Path(settings.ledger) if settings.ledger else None,
-    )
-
-
 def _import(name: str) -> ModuleType:
     try:
         return import_module(name)
@@ -68,16 +56,27 @@ def _import(name: str) -> ModuleType:
 
 
 def _router(settings: Settings) -> Callable[[str, str], Route | None]:
-    routes: dict[tuple[str, str], Route] = {}
-    for business_id, business in settings.businesses.items():
-        for action, target in business.targets.items():
-            routes[business_id, action] = Route(f"{action}@{business_id}", target.idempotency)
-    common = {action: Route(action, target.idempotency) for action, target in settings.targets.items()}
+    routes = {key: Route(*first) for key, first in _first_targets(settings)}
 
     def route(business_id: str, action: str) -> Route | None:
-        return routes.get((business_id, action)) or common.get(action)
+        return routes.get((business_id, action)) or routes.get(("", action))
 
     return route
+
+
+def _first_targets(settings: Settings) -> Iterable[tuple[tuple[str, str], tuple[str, Idempotency]]]:
+    for business_id, action, name, target in named_targets(settings):
+        yield (business_id, action), (name, target.idempotency)
+
+
+def named_targets(settings: Settings) -> Iterator[tuple[str, str, str, TargetSettings]]:
+    """Business ("" for all), action, name of the breaker, and the target."""
+    tables = [("", settings.targets), *((b, own.targets) for b, own in settings.businesses.items())]
+    for business_id, table in tables:
+        for action, targets in table.items():
+            for target in targets[:1]:
+                name = f"{action}.{target.name}" if target.name else action
+                yield business_id, action, f"{name}@{business_id}" if business_id else name, target
 
 
 def targets(
@@ -86,23 +85,28 @@ def targets(
     target_of: Callable[[TargetSettings], Target],
 ) -> Iterable[tuple[str, TargetParts]]:
     """Each target by its name, which is also its breaker's: per action, or per action and business."""
-    named = [(action, action, target) for action, target in settings.targets.items()]
-    for business_id, business in settings.businesses.items():
-        named += [(f"{a}@{business_id}", a, target) for a, target in business.targets.items()]
-    for name, action, target in named:
+    for _, action, name, target in named_targets(settings):
         if action not in known:
             raise SettingsError(f"targets.{action}: there is no such action ({', '.join(sorted(known))})")
         yield (
             name,
             TargetParts(
                 name,
-                performer(known[action], target_of(target)),
+                performer(known[action], _made(name, target, target_of)),
                 settings.breaker.policy(),
                 target.workers,
                 target.timeout_seconds,
                 once=target.idempotency == "once",
+                calls_per_second=target.calls_per_second,
             ),
         )
+
+
+def _made(name: str, target: TargetSettings, target_of: Callable[[TargetSettings], Target]) -> Target:
+    try:
+        return target_of(target)
+    except SettingsError as error:
+        raise SettingsError(f"targets.{name}: {error}") from error
 
 
 def limits(settings: Settings) -> LeadLimits:

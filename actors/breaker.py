@@ -73,6 +73,8 @@ class TargetParts(Struct, frozen=True):
     timeout: float
     #: Its calls may not be repeated: each is begun only when a worker is free for it.
     once: bool = False
+    #: No more calls than this begin in a second.
+    calls_per_second: float | None = None
 
 
 class CallRegistry:

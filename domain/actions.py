@@ -32,6 +32,10 @@ class ActionSpec(Struct, frozen=True):
     #: Flags the lead for this message while the action stands.
     flags_lead: bool = False
 
+    def title_of(self, message: MessageReceived) -> str:
+        """The task's title, and what a target is told of it."""
+        return f"{self.title}: {message.intent} from {message.lead_id}"
+
 
 def build_task(
     spec: ActionSpec,
@@ -54,7 +58,7 @@ def build_task(
     return Task(
         task_id=derived_id(planned.key),
         task_type=spec.task_type,
-        title=f"{spec.title}: {message.intent} from {message.lead_id}",
+        title=spec.title_of(message),
         description=message.text or "",
         priority=spec.priority_for.get(message.intent, spec.priority),
         assigned_to_type=spec.assigned_to_type,

@@ -141,6 +141,7 @@ def next_step(state: LeadState, now: datetime) -> ActionCall | Wait | None:
         task,
         remote,
         current.trace,
+        current.received,
     )
 
 

@@ -28,6 +28,14 @@ class FailedForGood(Struct, frozen=True, gc=False):
     error: str
 
 
+class Misconfigured(Struct, frozen=True, gc=False):
+    """Proved not to have happened, because of the settings or the secrets: a person has to mend them."""
+
+    error: str
+    #: The other side wants no more calls (410), whatever is mended here.
+    switched_off: bool = False
+
+
 class Unknown(Struct, frozen=True, gc=False):
     """It may have happened: the answer was lost."""
 
@@ -42,4 +50,4 @@ class NotCalled(Struct, frozen=True, gc=False):
     reason: DeferReason = "breaker"
 
 
-Outcome = Done | Failed | FailedForGood | Unknown | NotCalled
+Outcome = Done | Failed | FailedForGood | Misconfigured | Unknown | NotCalled

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Protocol
 
 from msgspec import Struct
 
 from domain.events import Idempotency, MessageReceived, Recorded, Task
 from domain.outcomes import Outcome
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class ActionCall(Struct, frozen=True, gc=False):
@@ -26,10 +29,15 @@ class ActionCall(Struct, frozen=True, gc=False):
     task: Task | None = None
     remote: dict[str, str] = {}
     trace: str = ""
+    #: When the message was recorded: the same for every attempt, in every process.
+    received: datetime = _EPOCH
 
 
 class TargetRequest(Struct, frozen=True, gc=False):
-    """What a target is asked to do, in the action's own words; `key` goes to the receiver."""
+    """What a target is asked to do, in the action's own words; `key` goes to the receiver.
+
+    All but `attempt` is the same for every attempt of a key.
+    """
 
     key: str
     kind: str
@@ -38,6 +46,11 @@ class TargetRequest(Struct, frozen=True, gc=False):
     fields: dict[str, object]
     remote: dict[str, str] = {}
     attempt: int = 1
+    undo: bool = False
+    #: As the action's task has it.
+    title: str = ""
+    #: When the message was recorded.
+    received: datetime = _EPOCH
 
 
 class Target(Protocol):

@@ -16,7 +16,7 @@ from domain import events as ev
 from domain.actions import build_task
 from domain.events import Category, Event, PlannedAction
 from domain.messages import clean
-from domain.outcomes import Done, Failed, FailedForGood, NotCalled, Outcome, Unknown
+from domain.outcomes import Done, Failed, FailedForGood, Misconfigured, NotCalled, Outcome, Unknown
 from domain.playbook import Playbook, RunKeys, plan_message
 from domain.retry import delay_before
 from domain.work import Failure, Step, Work
@@ -241,7 +241,7 @@ def _held_back(
 def _went_wrong(
     work: Work,
     step: Step,
-    result: Failed | FailedForGood | Unknown,
+    result: Failed | FailedForGood | Misconfigured | Unknown,
     playbook: Playbook,
     *,
     now: datetime,

@@ -6,16 +6,18 @@ import ast
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
 from msgspec import Struct
 
 import settings
+import target_settings
 from domain.errors import SettingsError
 from domain.tenants import Thresholds
 from settings import Settings, load
+from target_settings import Part
 
 ROOT = Path(__file__).parent.parent
 SAMPLE = ROOT / "leadline.toml"
@@ -85,7 +87,6 @@ def test_every_commented_line_of_the_sample_file_is_a_setting_with_its_default()
             "[tenants.a]\nbusinesses = ['x']\n[businesses.x]\nlow = 0.9",
             "businesses.x.low: 0.9 is above high (0.8)",
         ),
-        ("[targets.create_order]\nkind = 'http'", "targets.create_order.kind: invalid enum value 'http'"),
         ("[targets.a]\nkind = 'scripted'\nscript = []", "targets.a: script is empty"),
         ("[retry]\ndelays_seconds = [1, -1]", "retry.delays_seconds[1]: expected `float` >= 0.0"),
     ],
@@ -94,6 +95,129 @@ def test_what_is_wrong_is_said_with_its_key(tmp_path: Path, text: str, complaint
     with pytest.raises(SettingsError) as refused:
         load(written(tmp_path, text), env={})
     assert str(refused.value) == complaint
+
+
+WEBHOOK = "kind = 'webhook'\nurl = 'https://a.example'\nsecrets = [{ env = 'A' }]\n"
+EMAIL = "kind = 'email'\nhost = 'mail'\nsender = 'a@b.example'\nto = ['c@d.example']\n"
+KINDS = "scripted, webhook, rest, slack, email, module"
+NAMES = "give each of an action's targets a name of its own"
+OF_X = "[tenants.t]\nbusinesses=['x']\n"
+REST = "kind = 'rest'\nurl = 'https://a.example/orders'\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (
+            "[targets.a]\nkind = 'webhok'",
+            f"targets.a.kind: expected one of {KINDS}, got 'webhok'; did you mean webhook?",
+        ),
+        (
+            "[targets.a]\nurl = 'x'",
+            f"targets.a.kind: expected one of {KINDS}, got None",
+        ),
+        ("[targets]\na = 1", "targets.a: expected `object`, got `int`"),
+        (f"[targets.a]\n{WEBHOOK}ulr = 'x'", "targets.a.ulr: there is no such setting; did you mean url?"),
+        (f"[targets.a]\n{WEBHOOK}timeout_seconds = 0", "targets.a.timeout_seconds: expected `float` > 0.0"),
+        (
+            f"[[targets.a]]\n{WEBHOOK}[[targets.a]]\n{WEBHOOK}name = 'B'",
+            "targets.a.1.name: expected `str` matching regex '^[a-z0-9_-]{1,40}$'",
+        ),
+        (
+            f"[[targets.a]]\n{WEBHOOK}[[targets.a]]\n{WEBHOOK.replace('https', 'ftp')}name = 'b'",
+            "targets.a.1: 'ftp://a.example' is not a url that begins with https:// or http://",
+        ),
+        (
+            f"[[targets.a]]\n{WEBHOOK}[[targets.a]]\n{WEBHOOK}",
+            f"targets.a: two have no name; {NAMES}",
+        ),
+        (
+            OF_X + f"[[businesses.x.targets.a]]\nname = 'n'\n{WEBHOOK}" * 2,
+            f"businesses.x.targets.a: two targets have the name 'n'; {NAMES}",
+        ),
+        (
+            "[targets.a]\nkind = 'slack'\nurl = 'https://hooks.slack.example/T/B/X'",
+            'targets.a.url: a secret is given as { env = "NAME" } or { file = "path" }',
+        ),
+        (
+            "[[targets.a]]\nkind = 'slack'\nurl = { env = 'A', file = 'b' }",
+            'targets.a.0.url: a secret is either { env = "NAME" } or { file = "path" }',
+        ),
+        (
+            f"[targets.a]\n{WEBHOOK.replace(chr(39) + 'A' + chr(39), '1')}",
+            "targets.a.secrets.0.env: expected `str | null`, got `int`",
+        ),
+        (
+            f"[targets.a]\n{REST}[targets.a.undo]\nmethod = 'GET'\nurl = 'https://a.example'",
+            "targets.a.undo.method: invalid enum value 'GET'",
+        ),
+        (
+            f"[targets.a]\n{REST}[targets.a.undo]\nmethd = 'PUT'",
+            "targets.a.undo.methd: there is no such setting; did you mean method?",
+        ),
+        (
+            "[targets.a]\nkind = 'rest'\nurl = 'https://me:word@a.example'",
+            "targets.a: a url's user and password would stand here as text: use a header with a secret",
+        ),
+        (
+            "[targets.a]\nkind = 'rest'\nurl = 'https://${entities.shop}.example/'",
+            "targets.a: a url's host is no template: what a lead wrote would choose who is called",
+        ),
+        (
+            f"[targets.a]\n{EMAIL.replace('c@d', 'c, e@d')}",
+            "targets.a: 'c, e@d.example' is not an address like sales@example.com",
+        ),
+        (f"[targets.a]\n{EMAIL}user = 'u'", "targets.a: user and password go together"),
+        (
+            f"[targets.a]\n{EMAIL}user = 'u'\npassword = {{ env = 'A' }}\ntls = 'none'",
+            "targets.a: a login needs tls",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_target_is_said_with_its_key_at_every_depth(
+    tmp_path: Path, text: str, complaint: str
+) -> None:
+    with pytest.raises(SettingsError) as refused:
+        load(written(tmp_path, text), env={})
+    assert str(refused.value) == complaint
+
+
+def test_an_actions_targets_are_one_table_or_several_in_order(tmp_path: Path) -> None:
+    text = (
+        f"[targets.one]\n{WEBHOOK}[[targets.two]]\n{EMAIL}[[targets.two]]\nname = 'second'\n{REST}"
+        f"[tenants.t]\nbusinesses = ['x']\n[businesses.x.targets]\none = []\n[businesses.x.targets.two]\n{EMAIL}"
+    )
+    loaded = load(written(tmp_path, text), env={})
+    assert [type(t).__name__ for t in loaded.targets["one"]] == ["Webhook"]
+    assert [(type(t).__name__, t.name) for t in loaded.targets["two"]] == [
+        ("Email", None),
+        ("Rest", "second"),
+    ]
+    assert [t.idempotency for t in loaded.targets["two"]] == ["once", "once"]
+    assert loaded.businesses["x"].targets["one"] == ()
+    assert len(loaded.businesses["x"].targets["two"]) == 1
+
+
+def test_the_sample_file_shows_every_setting_of_every_kind_of_target() -> None:
+    text = SAMPLE.read_text(encoding="utf-8")
+    tables = re.findall(r"(?:^# \[\[?targets\.[a-z_.]+\]\]?.*\n(?:^# .*\n)*)", text, flags=re.MULTILINE)
+    document = tomllib.loads("\n".join(re.sub("^# ", "", table, flags=re.MULTILINE) for table in tables))
+    shown: dict[str, set[str]] = {}
+    for targets in document["targets"].values():
+        for target in targets if isinstance(targets, list) else [targets]:
+            shown.setdefault(target["kind"], set()).update(target)
+    for kind in get_args(target_settings.Target):
+        fields = {f.encode_name for f in msgspec.structs.fields(kind)}
+        everywhere = {
+            "name",
+            "timeout_seconds",
+            "workers",
+            "calls_per_second",
+            "connect_timeout_seconds",
+            "ca_file",
+        }
+        assert fields - everywhere <= shown[kind.__struct_config__.tag], kind
+    assert everywhere <= set().union(*shown.values())
 
 
 @pytest.mark.parametrize(
@@ -150,7 +274,8 @@ def test_a_business_keeps_the_thresholds_it_does_not_override(tmp_path: Path) ->
 
 
 def test_each_setting_is_read_somewhere() -> None:
-    sources = [ROOT / "settings.py", ROOT / "wiring.py", ROOT / "runner.py"]
+    modules = ("settings", "target_settings", "target_wiring", "wiring", "runner")
+    sources = [ROOT / f"{name}.py" for name in modules]
     for package in ("actors", "cli", "domain", "projections"):
         sources += (ROOT / package).rglob("*.py")
     read = {name for file in sources if file.exists() for name in attributes_read(file)}
@@ -164,10 +289,6 @@ def attributes_read(file: Path) -> set[str]:
 
 
 def all_fields() -> list[tuple[type[Struct], str]]:
-    parts: list[Any] = [v for v in vars(settings).values() if isinstance(v, type) and v is not settings._Part]
-    return [
-        (part, field.name)
-        for part in parts
-        if issubclass(part, settings._Part)
-        for field in msgspec.structs.fields(part)
-    ]
+    named = [*vars(settings).values(), *vars(target_settings).values()]
+    parts: list[Any] = [v for v in named if isinstance(v, type) and issubclass(v, Part)]
+    return [(part, field.name) for part in parts for field in msgspec.structs.fields(part)]

@@ -38,6 +38,5 @@ def lead_fields(call: ActionCall) -> dict[str, object]:
 
 
 def task_fields(call: ActionCall) -> dict[str, object]:
-    """What a compensation says: which task is void, and for which lead."""
-    task_id = call.task.task_id if call.task else ""
-    return {"lead_id": call.message.lead_id, "message_id": call.message.message_id, "task_id": task_id}
+    """What a compensation says: what was done for whom, and which task is void."""
+    return lead_fields(call) | {"task_id": call.task.task_id if call.task else ""}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from actors.executors.registry import discover
-from actors.targets import answer_of, performer, request_of
+from actors.performer import answer_of, performer, request_of
 from domain import events as ev
 from domain.outcomes import Done, Failed, FailedForGood, NotCalled, Unknown
 from domain.ports import ActionCall

@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from actors.scripted import ScriptedTarget
-from actors.targets import answer_of
+from actors.performer import answer_of
+from actors.targets.scripted import ScriptedTarget
 from domain.events import Idempotency
 from domain.outcomes import Done, Failed, FailedForGood, Unknown
 from domain.ports import Target, TargetRequest

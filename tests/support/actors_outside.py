@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from types import ModuleType
 from typing import Any
 
-from actors.scripted import ScriptedTarget
+from actors.targets.scripted import ScriptedTarget
 from domain.events import Idempotency, MessageReceived
 from domain.intents.handler import Band, IntentHandler, Plan
 from domain.outcomes import Outcome

@@ -25,12 +25,12 @@ from actors.event_store import EventStore
 from actors.executors.registry import discover
 from actors.journal import JournalActor, JournalHandle, open_recorder
 from actors.lead import LeadActor, LeadParts
+from actors.performer import performer
 from actors.pool import Dispatcher
 from actors.positions import Positions, position_name
 from actors.recording import Clock, Recording
 from actors.rejects import RejectsActor, RejectsParts
 from actors.scheduler import Scheduler
-from actors.targets import performer
 from domain import tokens
 from domain.breaker import BreakerPolicy
 from domain.commands import PersonsCommand, encode_command

@@ -10,7 +10,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from actors.executors.executor import Executor
 from domain.messages import clean
-from domain.outcomes import Done, Failed, FailedForGood, NotCalled, Outcome, Unknown
+from domain.outcomes import Done, Failed, FailedForGood, Misconfigured, NotCalled, Outcome, Unknown
 from domain.ports import ActionCall, Target, TargetRequest
 
 _tracer = trace.get_tracer("leadline")
@@ -28,8 +28,15 @@ def performer(executor: Executor, target: Target) -> Callable[[ActionCall], Outc
     def perform(call: ActionCall) -> Outcome:
         context = _propagator.extract({"traceparent": call.trace}) if call.trace else None
         name = f"{call.action}.undo" if call.undo else call.action
-        with _tracer.start_as_current_span(name, context=context):
-            return answer_of(target.call(request_of(executor, call)))
+        about: dict[str, str | int] = {
+            "leadline.target": call.target,
+            "leadline.attempt": call.attempt,
+            "leadline.idempotency_key": call.key,
+        }
+        with _tracer.start_as_current_span(name, context=context, attributes=about) as span:
+            outcome = answer_of(target.call(request_of(executor, call)))
+            span.set_attribute("leadline.outcome", type(outcome).__name__)
+            return outcome
 
     return perform
 
@@ -42,7 +49,7 @@ def answer_of(answer: object) -> Outcome:
     match answer:
         case Done(remote):
             return Done({clean(str(name)): clean(str(value)) for name, value in remote.items()})
-        case Failed() | FailedForGood() | Unknown():
+        case Failed() | FailedForGood() | Misconfigured() | Unknown():
             return msgspec.convert(msgspec.to_builtins(answer), type(answer))
         case NotCalled(wait):  # a breaker's word: from a target it is an attempt that failed
             return Failed("the target made no call", retry_after_us=wait)
@@ -60,4 +67,7 @@ def request_of(executor: Executor, call: ActionCall) -> TargetRequest:
         fields(call),
         call.remote,
         call.attempt,
+        call.undo,
+        executor.spec.title_of(call.message),
+        call.received,
     )
