@@ -17,8 +17,9 @@ _LONGEST_PAUSE_US = 86_400_000_000
 def refusal(answer: Answer, *, keyed: bool, now: datetime | None = None) -> Outcome | None:
     """The outcome of an answer that is none of success; None for 2xx.
 
-    A 5xx proves nothing: the error may have come after the deed, or from a gateway in between. `keyed`
-    requests are sent again for it; 409 says there that the first one is still at work.
+    A 5xx proves nothing: the error may have come after the deed, or from a gateway in between; neither does a
+    redirection, which may well lead to what was made. `keyed` requests are sent again for them; 409 says there
+    that the first one is still at work.
     """
     status = answer.status
     said = _said(answer)
@@ -33,7 +34,7 @@ def refusal(answer: Answer, *, keyed: bool, now: datetime | None = None) -> Outc
         return Failed(said, pause, throttled=True)
     if status == 503 and pause is not None:
         return Failed(said, pause)
-    if status >= 500 or status in (408, 425) or (status == 409 and keyed):
+    if status >= 500 or status < 400 or status in (408, 425) or (status == 409 and keyed):
         return Unknown(said)
     return FailedForGood(said)
 

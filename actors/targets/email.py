@@ -148,7 +148,7 @@ def _deliver(server: SmtpServer, letters: Letters, mail: bytes) -> None:
         with _breaking_off(smtp, lambda what: Unknown(f"{what}; the mail was sent")):
             smtp.send(_LINE_START_DOT.sub(b"..", mail) + b".\r\n")
             code, said = smtp.getreply()
-            if 400 <= code < 500:
+            if code != 250 and (code < 500 or smtp.is_over):
                 raise Ended(Unknown(f"the server answered {_text(code, said)}; the mail was sent"))
             _expect((code, said), 250, FailedForGood)
             smtp.putcmd("QUIT")  # its answer changes nothing

@@ -19,7 +19,7 @@ from actors.targets.http import Ask, Http
 from actors.targets.secret import Secret
 from actors.targets.templates import action_id
 from domain.events import Idempotency
-from domain.outcomes import Done, Misconfigured, Outcome
+from domain.outcomes import Done, Failed, Misconfigured, Outcome
 from domain.ports import TargetRequest
 from domain.tokens import derived_id
 
@@ -59,6 +59,8 @@ class WebhookTarget:
             "webhook-signature": " ".join(signatures),
         }
         answer = self._http.send(Ask("POST", self._url, headers, body))
+        if 300 <= answer.status < 400:
+            return Failed(f"the target answered {answer.status}: a webhook is not redirected")
         return refusal(answer, keyed=True) or Done({"webhook_id": webhook_id})
 
 

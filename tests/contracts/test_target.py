@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+import trustme
 
 from actors.performer import answer_of
 from actors.targets.scripted import ScriptedTarget
 from domain.events import Idempotency
-from domain.outcomes import Done, Failed, FailedForGood, Unknown
-from domain.ports import Target, TargetRequest
+from domain.outcomes import Done, Failed, FailedForGood, Outcome, Unknown
 from tests.support.actors_outside import HeldTarget
+from tests.support.target_kinds import KINDS, Kind, request_of
 
-Make = Callable[..., Target]
 OUTCOMES: dict[str, type] = {
     "done": Done,
     "fail": Failed,
@@ -24,62 +25,127 @@ OUTCOMES: dict[str, type] = {
     "fail_for_good": FailedForGood,
     "unknown": Unknown,
 }
+#: What a real server does where a scripted target is told to say something.
+FAULTS = {
+    "done": "",
+    "fail": "503_pause",
+    "throttle": "429",
+    "fail_for_good": "422",
+    "unknown": "reset_after",
+}
+MAIL_FAULTS = FAULTS | {"fail": "450_rcpt", "throttle": "450_rcpt", "fail_for_good": "550_rcpt"}
 
 
-@pytest.fixture(params=[ScriptedTarget, HeldTarget])
-def make(request: pytest.FixtureRequest) -> Make:
-    kind: Make = request.param
-    return kind
+class Scripted:
+    """A target without a server."""
+
+    def __init__(
+        self, make: Callable[..., ScriptedTarget], idempotency: Idempotency, script: list[str]
+    ) -> None:
+        self.target = make(idempotency, script)
+
+    def effects(self) -> int:
+        return len(self.target._done)
+
+    def call(self, **changes: Any) -> Outcome:
+        return self.target.call(request_of(**changes))
 
 
-def request_of(key: str = "acme-foods/lead-1/m1/0.notify_sales", attempt: int = 1) -> TargetRequest:
-    return TargetRequest(key, "sales.notify", "acme-foods", "lead-1", {"text": "hi"}, {}, attempt)
+Make = Callable[..., Scripted | Kind]
+PARAMETERS: dict[str, tuple[Any, Idempotency]] = {
+    "scripted, none": (ScriptedTarget, "none"),
+    "scripted, keyed": (ScriptedTarget, "keyed"),
+    "scripted, once": (ScriptedTarget, "once"),
+    "held, keyed": (HeldTarget, "keyed"),
+    **{name: (kind, kind.idempotency) for name, kind in KINDS.items()},
+}
+KEYED = [name for name, (_, idempotency) in PARAMETERS.items() if idempotency == "keyed"]
 
 
-@pytest.mark.parametrize("idempotency", ["none", "keyed", "once"])
-def test_a_target_states_its_idempotency(make: Make, idempotency: Idempotency) -> None:
-    assert make(idempotency, ("done",)).idempotency == idempotency
+@pytest.fixture
+def make(request: pytest.FixtureRequest, tmp_path: Path, ca: trustme.CA) -> Iterator[Make]:
+    """A target that says in order what it is told to, then `done`."""
+    kind, idempotency = PARAMETERS[request.param]
+    made: list[Kind] = []
+
+    def maker(*script: str) -> Scripted | Kind:
+        if issubclass(kind, ScriptedTarget):
+            return Scripted(kind, idempotency, [*script, "done"])
+        real: Kind = kind(tmp_path, ca)
+        made.append(real)
+        faults = MAIL_FAULTS if request.param == "email" else FAULTS
+        real.fault(*(faults[said] for said in script))
+        return real
+
+    yield maker
+    for real in made:
+        real.close()
 
 
+@pytest.fixture(scope="module")
+def ca() -> trustme.CA:
+    return trustme.CA()
+
+
+every = pytest.mark.parametrize("make", PARAMETERS, indirect=True)
+keyed = pytest.mark.parametrize("make", KEYED, indirect=True)
+
+
+@every
+def test_a_target_states_its_idempotency(make: Make, request: pytest.FixtureRequest) -> None:
+    name = request.node.callspec.params["make"]
+    assert make().target.idempotency == PARAMETERS[name][1]
+
+
+@every
 @pytest.mark.parametrize("said", OUTCOMES)
 def test_a_call_ends_in_an_outcome_that_can_be_recorded(make: Make, said: str) -> None:
-    outcome = make("keyed", (said,)).call(request_of())
+    outcome = make(said).call()
     assert isinstance(outcome, OUTCOMES[said])
     assert answer_of(outcome) == outcome
 
 
+@keyed
 def test_a_keyed_target_does_a_key_once(make: Make) -> None:
-    target = make("keyed", ("done", "fail"))
-    assert isinstance(target.call(request_of()), Done)
-    assert isinstance(target.call(request_of(attempt=2)), Done)
-    assert isinstance(target.call(request_of("another")), Failed)
+    target = make()
+    assert isinstance(target.call(), Done)
+    assert isinstance(target.call(attempt=2), Done)
+    assert target.effects() == 1
+    assert isinstance(target.call(key="another"), Done)
+    assert target.effects() == 2
 
 
+@keyed
 def test_a_keyed_target_knows_what_it_did_though_its_answer_was_lost(make: Make) -> None:
-    target = make("keyed", ("unknown", "fail"))
-    assert isinstance(target.call(request_of()), Unknown)
-    assert isinstance(target.call(request_of(attempt=2)), Done)
+    target = make("unknown")
+    assert isinstance(target.call(), Unknown)
+    assert isinstance(target.call(attempt=2), Done)
+    assert target.effects() == 1
 
 
-def test_what_failed_is_proved_not_to_have_happened(make: Make) -> None:
-    target = make("keyed", ("fail", "done"))
-    assert isinstance(target.call(request_of()), Failed)
-    assert isinstance(target.call(request_of(attempt=2)), Done)
+@every
+@pytest.mark.parametrize("said", ["fail", "throttle", "fail_for_good"])
+def test_what_failed_is_proved_not_to_have_happened(make: Make, said: str) -> None:
+    target = make(said)
+    target.call()
+    assert target.effects() == 0
+    assert isinstance(target.call(attempt=2), Done)
 
 
+@every
 def test_calls_come_from_many_threads_and_each_is_answered_once(make: Make) -> None:
-    target = make("none", ("done", "fail"), cycle=True)
+    target = make(*["done", "fail"] * 40)
     outcomes: list[object] = []
 
     def caller(first: int) -> None:
-        outcomes.extend(target.call(request_of(f"k{n}")) for n in range(first, first + 100))
+        outcomes.extend(target.call(key=f"k{n}") for n in range(first, first + 10))
 
-    callers = [threading.Thread(target=caller, args=(n * 100,)) for n in range(8)]
+    callers = [threading.Thread(target=caller, args=(n * 10,)) for n in range(8)]
     for thread in callers:
         thread.start()
     for thread in callers:
         thread.join()
-    assert [type(o) for o in outcomes].count(Done) == [type(o) for o in outcomes].count(Failed) == 400
+    assert [type(o) for o in outcomes].count(Done) == [type(o) for o in outcomes].count(Failed) == 40
 
 
 def test_a_script_ends_in_its_last_word_or_begins_again() -> None:

@@ -1,0 +1,120 @@
+"""A real mail server for targets: aiosmtpd over TLS, which does wrong what it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from typing import Any, Literal, Self
+
+import trustme
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import MISSING, AuthResult, LoginPassword
+
+#: Fault → the answer at that place.
+ANSWERS = {
+    "450_rcpt": "450 mailbox busy",
+    "550_rcpt": "550 no such user",
+    "451_data": "451 try later",
+    "554_data": "554 looks like spam",
+}
+
+
+class MailServer:
+    """On a free port of loopback, behind STARTTLS or TLS, with a login. `mails` are those it has taken."""
+
+    def __init__(
+        self,
+        ca: trustme.CA,
+        *,
+        mode: Literal["starttls", "tls", "plain"] = "starttls",
+        password: str = "right",
+    ) -> None:
+        self.mails: list[EmailMessage] = []
+        self.raw: list[bytes] = []
+        self.faults: list[str] = []
+        self.password = password
+        self.over: asyncio.Event | None = None
+        self.port = _free_port()
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        ca.issue_cert("localhost").configure_cert(context)
+        more: dict[str, Any] = {"authenticator": self._authenticate, "auth_require_tls": mode == "starttls"}
+        if mode == "starttls":
+            more |= {"tls_context": context, "require_starttls": True, "auth_required": True}
+        elif mode == "tls":
+            more |= {"ssl_context": context}
+        logging.getLogger("mail.log").setLevel(logging.ERROR)  # it complains of itself at each login
+        self._controller = Controller(self, hostname="localhost", port=self.port, **more)
+        self._controller.start()
+
+    def message_ids(self) -> list[str]:
+        return [str(mail["Message-ID"]) for mail in self.mails]
+
+    def close(self) -> None:
+        """Whoever waits in silence is let go."""
+        if self.over is not None:
+            self._controller.loop.call_soon_threadsafe(self.over.set)
+        self._controller.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # aiosmtpd's hooks, on its own loop.
+
+    def _authenticate(self, _server: Any, _session: Any, _envelope: Any, _way: str, given: Any) -> AuthResult:
+        right = isinstance(given, LoginPassword) and given.password == self.password.encode()
+        return AuthResult(success=right, handled=False)
+
+    async def handle_AUTH(self, _server: Any, session: Any, _envelope: Any, _args: Any) -> Any:  # noqa: N802
+        return "454 the login is away for a moment" if self._fault_of(session) == "454_auth" else MISSING
+
+    async def handle_RCPT(  # noqa: N802  # aiosmtpd's name
+        self, server: Any, session: Any, envelope: Any, address: str, _options: Any
+    ) -> str:
+        match self._fault_of(session):
+            case "450_rcpt" | "550_rcpt" as fault:
+                return ANSWERS[fault]
+            case "silent_before":
+                await self._silence()
+            case "reset_before":
+                server.transport.abort()
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802
+        fault = self._fault_of(session)
+        if fault in ANSWERS:
+            return ANSWERS[fault]
+        self.mails.append(message_from_bytes(envelope.content, policy=policy.default))
+        self.raw.append(envelope.content)
+        match fault:
+            case "silent_after":
+                await self._silence()
+            case "reset_after":
+                server.transport.abort()
+            case "drip":
+                while not server.transport.is_closing():
+                    server.transport.write(b"2")
+                    await asyncio.sleep(0.02)
+        return "250 taken"
+
+    async def _silence(self) -> None:
+        self.over = asyncio.Event()
+        await self.over.wait()
+
+    def _fault_of(self, session: Any) -> str:
+        """What goes wrong in this conversation: the next fault, taken once."""
+        if not hasattr(session, "fault"):
+            session.fault = self.faults.pop(0) if self.faults else ""
+        return str(session.fault)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
