@@ -10,7 +10,7 @@ from typing import Any
 import target_settings as ts
 from actors.targets.email import EmailTarget, Letter, Letters, SmtpServer
 from actors.targets.guarded import Guarded
-from actors.targets.http import Http, tls_context
+from actors.targets.http import Http, http_tls_context, tls_context
 from actors.targets.module import Given
 from actors.targets.rest import AskTemplate, RestTarget
 from actors.targets.scripted import ScriptedTarget
@@ -126,8 +126,9 @@ def _http(settings: ts.Webhook | ts.Rest | ts.Slack) -> Http:
 
 
 def _tls(settings: ts.Webhook | ts.Rest | ts.Slack | ts.Email) -> ssl.SSLContext:
+    made = tls_context if isinstance(settings, ts.Email) else http_tls_context
     try:
-        return tls_context(settings.ca_file)
+        return made(settings.ca_file)
     except OSError as error:
         raise ValueError(f"ca_file {settings.ca_file}: {error.strerror or error}") from None
 
