@@ -1,25 +1,29 @@
-"""From the settings of a target to the target itself, each kind by its function. Nothing is connected here."""
+"""From the settings of a target to the target itself, each kind by its function. Nothing is connected here.
+
+A kind is imported when it is made: what its libraries need to be read is a second of every command otherwise.
+"""
+# ruff: noqa: PLC0415
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import target_settings as ts
-from actors.targets.email import EmailTarget, Letter, Letters, SmtpServer
 from actors.targets.guarded import Guarded
-from actors.targets.http import Http, http_tls_context, tls_context
 from actors.targets.module import Given
-from actors.targets.rest import AskTemplate, RestTarget
 from actors.targets.scripted import ScriptedTarget
 from actors.targets.secret import Secret
-from actors.targets.slack import SlackMessage, SlackTarget
 from actors.targets.templates import DataTemplate, Template
-from actors.targets.webhook import WebhookTarget
 from domain.errors import SettingsError
 from domain.ports import Target
+
+if TYPE_CHECKING:
+    from actors.targets.email import Letter
+    from actors.targets.http import Http
+    from actors.targets.rest import AskTemplate
 
 
 def make_target(settings: ts.Target) -> Target:
@@ -45,11 +49,15 @@ def _scripted(settings: ts.Scripted) -> Target:
 
 
 def _webhook(settings: ts.Webhook) -> Target:
+    from actors.targets.webhook import WebhookTarget
+
     secrets = [_secret(secret) for secret in settings.secrets]
     return Guarded(WebhookTarget(_http(settings), settings.url, secrets), secrets)
 
 
 def _rest(settings: ts.Rest) -> Target:
+    from actors.targets.rest import AskTemplate, RestTarget
+
     secrets = _secrets(settings.secrets)
     headers = {name: Template(text) for name, text in settings.headers.items()}
     create = AskTemplate(settings.method, Template(settings.url), headers, _data(settings.body))
@@ -81,6 +89,8 @@ def _check_names(create: AskTemplate, undo: AskTemplate | None, settings: ts.Res
 
 
 def _slack(settings: ts.Slack) -> Target:
+    from actors.targets.slack import SlackMessage, SlackTarget
+
     url = _secret(settings.url)
     message = SlackMessage(Template(settings.text), _data(settings.blocks))
     correction = SlackMessage(Template(settings.undo_text), _data(settings.undo_blocks))
@@ -88,6 +98,8 @@ def _slack(settings: ts.Slack) -> Target:
 
 
 def _email(settings: ts.Email) -> Target:
+    from actors.targets.email import EmailTarget, Letters, SmtpServer
+
     password = _secret(settings.password) if settings.password else None
     server = SmtpServer(
         settings.host,
@@ -105,6 +117,8 @@ def _email(settings: ts.Email) -> Target:
 
 
 def _letter(subject: str, text: str, html: str | None) -> Letter:
+    from actors.targets.email import Letter
+
     return Letter(Template(subject), Template(text), Template(html) if html is not None else None)
 
 
@@ -121,11 +135,15 @@ def _module(settings: ts.Module) -> Target:
 
 
 def _http(settings: ts.Webhook | ts.Rest | ts.Slack) -> Http:
+    from actors.targets.http import Http
+
     keep = settings.idempotency == "keyed"
     return Http(settings.timeout_seconds, settings.connect_timeout_seconds, _tls(settings), keep=keep)
 
 
 def _tls(settings: ts.Webhook | ts.Rest | ts.Slack | ts.Email) -> ssl.SSLContext:
+    from actors.targets.http import http_tls_context, tls_context
+
     made = tls_context if isinstance(settings, ts.Email) else http_tls_context
     try:
         return made(settings.ca_file)

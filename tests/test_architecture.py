@@ -134,3 +134,10 @@ def test_importing_a_module_opens_nothing(file: Path) -> None:
         if isinstance(node, ast.Call)
     }
     assert not calls & {"open", "connect", "Thread", "Process", "start", "create_engine", "run", "socket"}
+
+
+def test_a_command_does_not_wait_for_the_libraries_of_targets_that_it_does_not_make() -> None:
+    code = "import sys, runner; print(*sorted({'httpx', 'slack_sdk', 'smtplib'} & set(sys.modules)))"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

@@ -35,6 +35,8 @@ class MailServer:
     ) -> None:
         self.mails: list[EmailMessage] = []
         self.raw: list[bytes] = []
+        #: How often somebody tried to log in.
+        self.logins = 0
         self.faults: list[str] = []
         self.password = password
         self.over: asyncio.Event | None = None
@@ -68,6 +70,7 @@ class MailServer:
     # aiosmtpd's hooks, on its own loop.
 
     def _authenticate(self, _server: Any, _session: Any, _envelope: Any, _way: str, given: Any) -> AuthResult:
+        self.logins += 1
         right = isinstance(given, LoginPassword) and given.password == self.password.encode()
         return AuthResult(success=right, handled=False)
 
