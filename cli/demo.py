@@ -16,8 +16,9 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 import runner
 from actors import connection, stream
-from cli import demo_traffic, logs, operate, queries, story
+from cli import demo_servers, demo_traffic, logs, operate, queries, story
 from cli.ask import ask, new_command_id
+from cli.demo_servers import Outside
 from cli.demo_traffic import BREAKER, STORY, Entry
 from cli.output import console, notes, say, show_rows
 from cli.status import Status, look
@@ -39,19 +40,20 @@ def demo(
 ) -> None:
     """See all of it at work: retries, compensation, dead letters, a breaker, a command, and the tables."""
     logs.configure(quiet=True)
-    with demo_folder(keep) as folder:
-        settings = demo_settings(folder)
+    with demo_folder(keep) as folder, demo_servers.outside(folder) as outside:
+        settings = demo_settings(folder, outside)
         with operate.started_with_nats(settings) as (system, _server):
             play(system.settings)
             show(system.settings)
+            show_outside(outside)
     if keep:
         say(f"the data is kept: leadline --data {folder} tasks", "dim")
 
 
-def demo_settings(folder: Path) -> Settings:
+def demo_settings(folder: Path, outside: Outside) -> Settings:
     """The demo's own, whatever file or variables there are: it shows the same everywhere."""
     own = {"data": str(folder), "nats.port": 0, "http_port": 0}
-    return load(Path("/dev/null"), env={}, overrides={**demo_traffic.SETTINGS, **own})
+    return load(Path("/dev/null"), env={}, overrides={**demo_traffic.SETTINGS, **outside.settings(), **own})
 
 
 @contextmanager
@@ -161,3 +163,23 @@ def show(settings: Settings) -> None:
         ):
             console().print()
             queries.tell(title, list(story.lines(log.stream(name))), [])
+
+
+def show_outside(outside: Outside) -> None:
+    """The other side: what the systems have that were called for real."""
+    orders = [{"id": number, **order} for number, order in outside.shop.orders.items()]
+    show_rows("\nIn acme-deli's shop", orders, ("id", "customer", "product", "status"))
+    show_rows(
+        "\nIn the webhooks' ledger (each signature verified)",
+        outside.inbox.ledger,
+        ("type", "lead_id", "said", "webhook_id"),
+    )
+    mails = [
+        {"to": str(mail["To"]), "subject": str(mail["Subject"]), "message_id": str(mail["Message-ID"])}
+        for mail in outside.mails
+    ]
+    show_rows(
+        f"\nIn the mailbox of acme-foods' sales ({len(mails)} mails, some of them)",
+        mails[:4],
+        tuple(mails[0]),
+    )

@@ -37,6 +37,16 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> str:
         "unknown business 'initech-air'",
         "not UTF-8 at byte 0",
         "subject and body disagree",
+        "answered 503",
+        "answered 422",
+        "In acme-deli's shop",
+        "cancelled",
+        "placed",
+        "webhooks' ledger",
+        "taken",
+        "refused",
+        "mailbox of acme-foods' sales",
+        "Contact the lead: ORDER_REQUEST",
     ],
 )
 def test_the_story_has_everything_in_it(told: str, seen: str) -> None:

@@ -87,6 +87,7 @@ def outside(house: Leadline) -> Iterator[Outside]:
         yield made
 
 
+@pytest.mark.slow
 def test_after_failures_of_every_kind_no_secret_is_in_any_file_or_answer(
     house: Leadline, outside: Outside
 ) -> None:
