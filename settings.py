@@ -345,7 +345,7 @@ def _meant(document: Any, shape: Any, path: str) -> Any:
         return tables[0] if tables and isinstance(document, dict) else shape
     kinds = {str(table.__struct_config__.tag): table for table in tables}
     kind = document.get("kind")
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         hint = _did_you_mean(str(kind), kinds)
         raise SettingsError(f"{path}kind: expected one of {', '.join(kinds)}, got {kind!r}{hint}")
     return kinds[kind]

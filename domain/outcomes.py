@@ -18,7 +18,7 @@ class Failed(Struct, frozen=True, gc=False):
 
     error: str
     retry_after_us: int | None = None
-    #: A 429 is not the target's failure: the breaker does not count it.
+    #: A 429 is not the target's failure: the breaker does not count it, and all its calls wait that long.
     throttled: bool = False
 
 
@@ -29,10 +29,11 @@ class FailedForGood(Struct, frozen=True, gc=False):
 
 
 class Misconfigured(Struct, frozen=True, gc=False):
-    """Proved not to have happened, because of the settings or the secrets: a person has to mend them."""
+    """Proved not to have happened, because of the configuration: 401, 403, a secret that cannot be read, a
+    login that is refused. The call waits until that is mended; it loses no attempt."""
 
     error: str
-    #: The other side wants no more calls (410), whatever is mended here.
+    #: The target is gone and says so (410): it is not probed until the next start.
     switched_off: bool = False
 
 
@@ -43,8 +44,8 @@ class Unknown(Struct, frozen=True, gc=False):
 
 
 class NotCalled(Struct, frozen=True, gc=False):
-    """No attempt was made: the breaker is open, or the settings name no such target. Ask again after
-    `retry_in_us`."""
+    """No attempt was made: the breaker is open, the target takes no more calls now, or the settings name no
+    such target. Ask again after `retry_in_us`."""
 
     retry_in_us: int
     reason: DeferReason = "breaker"
