@@ -1,13 +1,20 @@
-"""A real mail server for targets: aiosmtpd over TLS, which does wrong what it is told to."""
+"""A real mail server for targets: aiosmtpd over TLS, which does wrong what it is told to.
+
+As a process of its own: `python -m tests.support.mail_server --help`.
+"""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import json
 import logging
+import signal
 import socket
 import ssl
 from email import message_from_bytes, policy
 from email.message import EmailMessage
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import trustme
@@ -32,6 +39,7 @@ class MailServer:
         *,
         mode: Literal["starttls", "tls", "plain"] = "starttls",
         password: str = "right",
+        ledger: Path | None = None,
     ) -> None:
         self.mails: list[EmailMessage] = []
         self.raw: list[bytes] = []
@@ -39,6 +47,7 @@ class MailServer:
         self.logins = 0
         self.faults: list[str] = []
         self.password = password
+        self._ledger = ledger
         self.over: asyncio.Event | None = None
         self.port = _free_port()
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -96,6 +105,8 @@ class MailServer:
             return ANSWERS[fault]
         self.mails.append(message_from_bytes(envelope.content, policy=policy.default))
         self.raw.append(envelope.content)
+        if self._ledger is not None:
+            self._note(self._ledger, self.mails[-1])
         match fault:
             case "silent_after":
                 await self._silence()
@@ -106,6 +117,11 @@ class MailServer:
                     server.transport.write(b"2")
                     await asyncio.sleep(0.02)
         return "250 taken"
+
+    def _note(self, ledger: Path, mail: EmailMessage) -> None:
+        names = ("Message-ID", "In-Reply-To", "To", "Subject")
+        with ledger.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({name: str(mail[name] or "") for name in names}) + "\n")
 
     async def _silence(self) -> None:
         self.over = asyncio.Event()
@@ -121,3 +137,23 @@ class MailServer:
 def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
+
+
+def main() -> None:
+    """Serve until SIGTERM; the first line on stdout is JSON: the port. The authority is written to `--ca-file`."""
+    parser = argparse.ArgumentParser(prog="python -m tests.support.mail_server", description=main.__doc__)
+    parser.add_argument("--ca-file", type=Path, required=True)
+    parser.add_argument("--ledger", type=Path, help="a JSON line for each mail that was taken")
+    parser.add_argument("--mode", choices=("starttls", "tls", "plain"), default="starttls")
+    parser.add_argument("--password", default="right")
+    given = parser.parse_args()
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(str(given.ca_file))
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+    with MailServer(ca, mode=given.mode, password=given.password, ledger=given.ledger) as server:
+        print(json.dumps({"port": server.port}), flush=True)
+        signal.sigwait((signal.SIGTERM, signal.SIGINT))
+
+
+if __name__ == "__main__":
+    main()

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import pytest
+from opentelemetry import trace
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, NonRecordingSpan, NoOpTracer, NoOpTracerProvider
 
 from actors.executors.registry import discover
 from actors.performer import answer_of, performer, request_of
 from domain import events as ev
-from domain.outcomes import Done, Failed, FailedForGood, NotCalled, Unknown
+from domain.outcomes import Done, Failed, FailedForGood, Misconfigured, NotCalled, Unknown
 from domain.ports import ActionCall
 from tests.support.actors_outside import T0, HeldTarget
 
@@ -50,8 +56,51 @@ def test_a_call_is_made_whatever_its_trace(trace: str) -> None:
     assert target.keys() == ["k"]
 
 
+class KeptSpan(NonRecordingSpan):
+    """A span that keeps what is said of it."""
+
+    def __init__(self, said: dict[str, Any]) -> None:
+        super().__init__(INVALID_SPAN_CONTEXT)
+        self.said = said
+
+    def set_attribute(self, key: str, value: Any) -> None:
+        self.said[key] = value
+
+
+class KeptTracer(NoOpTracer):
+    def __init__(self) -> None:
+        self.said: dict[str, Any] = {}
+
+    @contextmanager
+    def start_as_current_span(self, name: str, *args: Any, **kwargs: Any) -> Iterator[Any]:  # type: ignore[override]
+        self.said |= {"name": name, **kwargs["attributes"]}
+        yield KeptSpan(self.said)
+
+
+def test_a_span_names_the_target_the_key_the_attempt_and_the_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    tracer = KeptTracer()
+    monkeypatch.setattr(trace, "get_tracer_provider", NoOpTracerProvider)
+    monkeypatch.setattr("actors.performer._tracer", tracer)
+    performer(discover()["create_order"], HeldTarget())(call(2, undo=True))
+    assert tracer.said == {
+        "name": "create_order.undo",
+        "leadline.target": "t",
+        "leadline.attempt": 2,
+        "leadline.idempotency_key": "k/0.create_order/undo",
+        "leadline.outcome": "Done",
+    }
+
+
 @pytest.mark.parametrize(
-    "answer", [Done(), Done({"id": "1"}), Failed("x", 5, throttled=True), FailedForGood("x"), Unknown("x")]
+    "answer",
+    [
+        Done(),
+        Done({"id": "1"}),
+        Failed("x", 5, throttled=True),
+        FailedForGood("x"),
+        Misconfigured("x", switched_off=True),
+        Unknown("x"),
+    ],
 )
 def test_an_outcome_is_handed_on_as_it_is(answer: object) -> None:
     assert answer_of(answer) == answer
