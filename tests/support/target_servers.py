@@ -127,6 +127,10 @@ class OrderSystem:
         """Ids of the orders that are not cancelled."""
         return [number for number, order in self.orders.items() if order["status"] == "placed"]
 
+    def key_of(self, number: str) -> str:
+        """The key that an order was created under."""
+        return next(key for key, known in self._by_key.items() if known == number)
+
     def _create(self, key: str, asked: dict[str, Any]) -> Reply:
         known = self._by_key.get(key) if self.honours_key else None
         number = known or f"o-{len(self.orders) + 1}"
