@@ -19,7 +19,8 @@ from typing import Any
 import pykka
 
 import wiring
-from actors.breaker import BreakerActor, CallRegistry, TargetParts
+from actors.breaker import BreakerActor, TargetParts
+from actors.calls import CallRegistry
 from actors.directory import Directory
 from actors.event_store import EventStore
 from actors.executors import registry as executors
@@ -141,10 +142,14 @@ class System:
         self._over.set()
         until = time.monotonic() + self.settings.drain_seconds
         self.intake.drain(self.settings.drain_seconds)
-        while self.calls.count() and time.monotonic() < until:
+        while self._calls_at_work() and time.monotonic() < until:
             self._over.wait(0)
             time.sleep(0.01)
         self._close()
+
+    def _calls_at_work(self) -> int:
+        """Calls that a target is asked for; not those that only wait for their turn."""
+        return self.calls.count() - sum(breaker.held() for breaker in self._breakers)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Until a part died (True; `guardian.cause` says which) or the time is over (False)."""

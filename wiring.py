@@ -15,7 +15,6 @@ from actors.intake import IntakeSettings
 from actors.performer import performer
 from actors.pull import PullSettings
 from domain.errors import SettingsError
-from domain.events import Idempotency
 from domain.intents import registry as intents
 from domain.playbook import Playbook, Route
 from domain.ports import Target
@@ -55,28 +54,43 @@ def _import(name: str) -> ModuleType:
         raise SettingsError(f"modules: {name} cannot be imported: {error}") from error
 
 
-def _router(settings: Settings) -> Callable[[str, str], Route | None]:
-    routes = {key: Route(*first) for key, first in _first_targets(settings)}
+def _router(settings: Settings) -> Callable[[str, str], tuple[Route, ...]]:
+    routes = {
+        (business_id, action): tuple(
+            Route(_full_name(business_id, action, target), target.idempotency, target.name or "")
+            for target in several
+        )
+        for business_id, action, several in _target_tables(settings)
+    }
 
-    def route(business_id: str, action: str) -> Route | None:
-        return routes.get((business_id, action)) or routes.get(("", action))
+    def route(business_id: str, action: str) -> tuple[Route, ...]:
+        own = routes.get((business_id, action))
+        return own if own is not None else routes.get(("", action), ())
 
     return route
 
 
-def _first_targets(settings: Settings) -> Iterable[tuple[tuple[str, str], tuple[str, Idempotency]]]:
-    for business_id, action, name, target in named_targets(settings):
-        yield (business_id, action), (name, target.idempotency)
-
-
 def named_targets(settings: Settings) -> Iterator[tuple[str, str, str, TargetSettings]]:
     """Business ("" for all), action, name of the breaker, and the target."""
-    tables = [("", settings.targets), *((b, own.targets) for b, own in settings.businesses.items())]
-    for business_id, table in tables:
-        for action, targets in table.items():
-            for target in targets[:1]:
-                name = f"{action}.{target.name}" if target.name else action
-                yield business_id, action, f"{name}@{business_id}" if business_id else name, target
+    for business_id, action, several in _target_tables(settings):
+        for target in several:
+            yield business_id, action, _full_name(business_id, action, target), target
+
+
+def _target_tables(settings: Settings) -> Iterator[tuple[str, str, tuple[TargetSettings, ...]]]:
+    """Business ("" for all), action, and its targets in order."""
+    for business_id, table in (
+        ("", settings.targets),
+        *((b, own.targets) for b, own in settings.businesses.items()),
+    ):
+        for action, several in table.items():
+            yield business_id, action, several
+
+
+def _full_name(business_id: str, action: str, target: TargetSettings) -> str:
+    """`<action>[.<its own>][@<business>]`: the target's name in events, logs and views, and its breaker's."""
+    name = f"{action}.{target.name}" if target.name else action
+    return f"{name}@{business_id}" if business_id else name
 
 
 def targets(
@@ -98,6 +112,7 @@ def targets(
                 target.timeout_seconds,
                 once=target.idempotency == "once",
                 calls_per_second=target.calls_per_second,
+                longest_pause=settings.retry.retry_after_cap_seconds,
             ),
         )
 

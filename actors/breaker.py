@@ -1,12 +1,16 @@
 """Stop 5 of 7: the breakers' supervisors. One a target: lets calls through, owns the workers, answers for each.
 
-The rule is `domain/breaker.py`; here it is applied. What may not live here: what a call says (executors),
-and whether to try again (the lead's saga). Calls block on the workers' own threads, never on the pool.
+The rules are `domain/breaker.py` and `domain/pace.py`; here they are applied. What may not live here: what a
+call says (executors), and whether to try again (the lead's saga). Calls block on the workers' own threads,
+never on the pool.
+
+A call that may not go out now waits where that costs least. Behind an open breaker its lead waits, for it may be
+long. For its turn (the target's workers, its rate, a pause that it asked for) a call of a *once* target waits in
+its lead too, since a crash makes every begun call of such a target unknown; any other waits here, at no append.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -15,52 +19,39 @@ from typing import Any
 
 import structlog
 from msgspec import Struct
-from pykka import ActorRef, ThreadingActor
+from pykka import ActorRef
 from pykka._envelope import Envelope
 
+from actors.calls import PARKED_US, CallRegistry
+from actors.protocol import Wake
 from actors.recording import Cause, Recording, RecordingActor
+from actors.turns import Turns
+from actors.worker import CallEnded, Job, Worker
 from domain import breaker
-from domain.breaker import Breaker, BreakerPolicy
-from domain.commands import EndWait, RecordOutcome
+from domain.breaker import Breaker, BreakerPolicy, Ended
+from domain.commands import EndWait
 from domain.events import BreakerClosed, BreakerOpened, Event, Recorded
-from domain.outcomes import Failed, NotCalled, Outcome, Unknown
+from domain.outcomes import Failed, Misconfigured, NotCalled, Outcome, Unknown
 from domain.ports import ActionCall
 
 log = structlog.get_logger(__name__)
 
 #: A call refused by an open breaker asks again no sooner.
 _SOONEST_US = 50_000
-#: A call that no worker is free for asks again by itself after so long; as a rule it is told before.
-_BUSY_US = 15_000_000
 #: How often calls at work are looked at for one that does not come back.
 _WATCH_SECONDS = 1.0
-#: How long to wait before asking again for a target that is not in the settings.
-_NO_TARGET_US = 30_000_000
 
 
 class TimeIsUp(Struct, frozen=True):
     """The open time is over."""
 
 
+class RoomAgain(Struct, frozen=True):
+    """The target's rate lets another call out, or the pause is over that it asked for."""
+
+
 class Watch(Struct, frozen=True):
-    """Look for calls that do not come back."""
-
-
-class CallEnded(Struct, frozen=True):
-    """A worker is through with a call."""
-
-    call: ActionCall
-    outcome: Outcome
-    worker: int
-    #: The worker's thread ends with it: its code raised what no code should.
-    last: bool = False
-
-
-class Job(Struct, frozen=True):
-    """A call let out; a probe goes out also while the breaker is half-open."""
-
-    call: ActionCall
-    probe: bool
+    """Look for calls that do not come back, and for room that nobody uses."""
 
 
 class TargetParts(Struct, frozen=True):
@@ -71,44 +62,12 @@ class TargetParts(Struct, frozen=True):
     policy: BreakerPolicy
     workers: int
     timeout: float
-    #: Its calls may not be repeated: each is begun only when a worker is free for it.
+    #: Its calls may not be repeated: each is begun only when it can be made at once.
     once: bool = False
-    #: No more calls than this begin in a second.
+    #: Calls begin no closer together than this rate; None for no limit.
     calls_per_second: float | None = None
-
-
-class CallRegistry:
-    """Every call that is at work, by key: a key in flight is not begun again [H4]. Any thread."""
-
-    def __init__(self, tell: Callable[[str, Any], None], targets: Callable[[str], bool]) -> None:
-        self._tell = tell
-        self._is_target = targets
-        self._lock = threading.Lock()
-        self._attempts: dict[str, int] = {}
-
-    def begin(self, call: ActionCall) -> None:
-        with self._lock:
-            if self._attempts.get(call.key) == call.attempt:
-                return
-            self._attempts[call.key] = call.attempt
-        if self._is_target(call.target):
-            self._tell(f"breaker:{call.target}", call)
-        else:
-            self.end(call, NotCalled(_NO_TARGET_US, "target_configuration"))
-
-    def end(self, call: ActionCall, outcome: Outcome) -> None:
-        """Tell the lead and forget the call, as one step: whoever finds it gone finds the outcome told."""
-        with self._lock:
-            self._tell(call.stream, RecordOutcome(call.key, call.attempt, outcome))
-            if self._attempts.get(call.key) == call.attempt:
-                del self._attempts[call.key]
-
-    def in_flight(self, key: str) -> bool:
-        with self._lock:
-            return key in self._attempts
-
-    def count(self) -> int:
-        return len(self._attempts)
+    #: A pause that the target asks for is honoured up to this, in seconds.
+    longest_pause: float = 300.0
 
 
 class BreakerActor(RecordingActor):
@@ -119,8 +78,9 @@ class BreakerActor(RecordingActor):
         "_jobs",
         "_next_worker",
         "_out",
+        "_room_is_armed",
+        "_turns",
         "_version",
-        "_waiting_calls",
         "_watching",
         "arm",
         "calls",
@@ -150,14 +110,13 @@ class BreakerActor(RecordingActor):
         self._jobs: SimpleQueue[Envelope[Any]] = SimpleQueue()
         #: (key, attempt) of the calls let out and not answered for → the breaker's generation then.
         self._out: dict[tuple[str, int], int] = {}
-        #: Calls that an open breaker held back: key → (lead, the attempt its wait is known by).
-        self._waiting_calls: dict[str, tuple[str, int]] = {}
+        clock = recording.clock
+        self._turns = Turns(target.calls_per_second, target.longest_pause, clock.monotonic, once=target.once)
+        self._room_is_armed = False
         self._next_worker = 0
         self._watching = False
         self.workers: dict[int, ActorRef[Worker]] = {}
-        #: Workers in whose place another stands: each ends with the call that it is at.
         self.replaced: set[int] = set()
-        #: What each worker is at, and since when; written by the workers.
         self.running: dict[int, tuple[ActionCall, float]] = {}
         #: Read by the workers: whether a job that is no probe may still go out.
         self.lets_through = True
@@ -184,11 +143,14 @@ class BreakerActor(RecordingActor):
         elif isinstance(message, CallEnded):
             self._take_back(message, now)
         elif isinstance(message, TimeIsUp):
-            self._breaker, events = breaker.time_is_up(self._breaker)
-            self._record_transition(events, now)
-            self._release(self.target.policy.probes)
+            self._half_open(now)
+        elif isinstance(message, RoomAgain):
+            self._room_is_armed = False
+            self._go_on(now)
         elif isinstance(message, Watch):
             self._watch(now)
+        elif isinstance(message, Wake) and self._breaker.configuration:
+            self._half_open(now)  # the runner has started: the settings may be other ones now
 
     def settled(self, batch: Sequence[Any]) -> None:
         """Nothing waits for a transition to be durable: calls go out by the state as it is."""
@@ -206,32 +168,65 @@ class BreakerActor(RecordingActor):
         for ref in self.workers.values():
             ref.stop(block=False)
 
+    def held(self) -> int:
+        """How many calls wait here for their turn. Any thread."""
+        return len(self._turns.held)
+
+    # What the workers ask and tell, from their own threads.
+
+    def may_go_out(self, job: Job) -> bool:
+        """Not behind a breaker that has opened meanwhile, and not into a pause."""
+        return job.probe or (self.lets_through and not self._turns.is_paused())
+
+    def perform(self, call: ActionCall) -> Outcome:
+        return self.target.perform(call)
+
+    def ended(self, ended: CallEnded) -> None:
+        self.parts.tell(self.actor_urn, ended)
+
+    # Calls come and go out.
+
     def _let_out(self, call: ActionCall, now: datetime) -> None:
-        if not breaker.admits(self._breaker, self.target.policy):
+        target = self.target
+        if not breaker.admits(self._breaker, target.policy):
             self._hold_back(call, now)
-            return
-        if self.target.once and len(self._out) >= self.target.workers:
-            # A crash makes every begun call of such a target unknown: none is begun to stand in a queue.
-            self._wait_for(call, NotCalled(_BUSY_US, "busy"))
-            return
+        elif (target.once and len(self._out) >= target.workers) or not self._turns.is_it(call):
+            self._queue(call)
+        else:
+            self._send(call)
+
+    def _send(self, call: ActionCall) -> None:
         probe = self._breaker.state == "half_open"
         self._breaker = breaker.let_out(self._breaker)
-        self._waiting_calls.pop(call.key, None)
+        self._turns.went_out(call)
         self._out[call.key, call.attempt] = self._breaker.generation
         self._staff()
         self._jobs.put(Envelope(Job(call, probe)))
-        if not self._watching:
-            self._watching = True
-            self.arm(self.actor_urn, Watch(), _WATCH_SECONDS, "watch")
+        self._keep_watch()
 
     def _hold_back(self, call: ActionCall, now: datetime) -> None:
+        """The breaker lets nothing through: no failure of the target but its settings has no deadline."""
+        if self._breaker.configuration:
+            self._wait_for(call, NotCalled(PARKED_US, "target_configuration"))
+            return
         wait = max(_SOONEST_US, breaker.retry_in_us(self._breaker, breaker.to_us(now)))
         self._wait_for(call, NotCalled(wait))
 
-    def _wait_for(self, call: ActionCall, why: NotCalled) -> None:
+    def _queue(self, call: ActionCall) -> None:
+        """The target takes no more calls now."""
+        if self.target.once:
+            self._wait_for(call, NotCalled(PARKED_US, "busy"))
+        else:
+            self._turns.held.append(call)
+        self._arm_room()
+
+    def _wait_for(self, call: ActionCall, why: NotCalled | Misconfigured) -> None:
         """The lead waits, and is told when it may ask again; its own timer is for when that is lost."""
-        self._waiting_calls[call.key] = (call.stream, call.attempt - 1)
+        self._turns.waits(call)
         self.calls.end(call, why)
+        self._keep_watch()
+
+    # Calls end.
 
     def _take_back(self, ended: CallEnded, now: datetime) -> None:
         call, outcome = ended.call, ended.outcome
@@ -242,25 +237,31 @@ class BreakerActor(RecordingActor):
         if generation is None:
             return  # given up on before it came back
         if isinstance(outcome, NotCalled):
-            self._hold_back(call, now)
+            self._let_out(call, now)  # what kept the worker from it keeps it here
             return
         self._end(call, outcome, generation, now)
 
     def _end(self, call: ActionCall, outcome: Outcome, generation: int, now: datetime) -> None:
-        """A call is over: the breaker counts it, its lead is told, and who waits for a worker may come."""
+        """A call is over: the breaker counts it, its lead is told, and who waits may come."""
         self._count(outcome, generation, now)
-        self.calls.end(call, outcome)
-        if self.target.once and self.lets_through:
-            self._release(1)
+        if isinstance(outcome, Failed) and outcome.throttled:
+            seconds = self._turns.pause(outcome.retry_after_us)
+            if seconds:
+                log.info("target asks for a pause", target=self.target.name, seconds=seconds)
+        if isinstance(outcome, Misconfigured):
+            self._wait_for(call, outcome)
+        else:
+            self.calls.end(call, outcome)
+        if self._turns.leads and self.lets_through:
+            self._go_on(now)
 
     def _count(self, outcome: Outcome, generation: int, now: datetime) -> None:
-        failed = isinstance(outcome, Unknown) or (isinstance(outcome, Failed) and not outcome.throttled)
-        error = getattr(outcome, "error", "")
+        before = self._breaker
         self._breaker, events = breaker.came_back(
-            self._breaker,
+            before,
             self.target.policy,
-            failed=failed,
-            error=error,
+            _ended_as(outcome),
+            error=getattr(outcome, "error", ""),
             now_us=breaker.to_us(now),
             generation=generation,
         )
@@ -268,11 +269,19 @@ class BreakerActor(RecordingActor):
             self._record_transition(events, now)
         for event in events:
             if isinstance(event, BreakerOpened):
-                log.warning("breaker opened", breaker=self.target.name, error=error)
-                self._arm_half_open()
+                self._opened(event, before, now)
             elif isinstance(event, BreakerClosed):
                 log.info("breaker closed", breaker=self.target.name)
-                self._release(len(self._waiting_calls))
+                self._go_on(now)
+
+    def _opened(self, event: BreakerOpened, before: Breaker, now: datetime) -> None:
+        why = "switched off" if event.switched_off else "configuration" if event.configuration else "failures"
+        log.warning("breaker opened", breaker=self.target.name, why=why, error=event.error)
+        self._arm_half_open()
+        while self._turns.held:
+            self._hold_back(self._turns.held.popleft(), now)
+        if event.configuration and before.state == "half_open" and not before.configuration:
+            self._release(len(self._turns.leads))  # their waits have a deadline, and are to have none
 
     def _record_transition(self, events: Sequence[Event], now: datetime) -> None:
         """The rule has applied its transition already; recording would apply it again."""
@@ -281,15 +290,57 @@ class BreakerActor(RecordingActor):
         self._breaker = after
         self.lets_through = after.state == "closed"
 
+    def _half_open(self, now: datetime) -> None:
+        self._breaker, events = breaker.time_is_up(self._breaker)
+        if events:
+            self._record_transition(events, now)
+            self._go_on(now)
+            self._keep_watch()
+
     def _arm_half_open(self) -> None:
-        now_us = breaker.to_us(self.parts.clock.now())
-        self.arm(self.actor_urn, TimeIsUp(), breaker.retry_in_us(self._breaker, now_us) / 1e6, "open")
+        if not self._breaker.switched_off:
+            now_us = breaker.to_us(self.parts.clock.now())
+            self.arm(self.actor_urn, TimeIsUp(), breaker.retry_in_us(self._breaker, now_us) / 1e6, "open")
+
+    # Who waits is let go.
+
+    def _go_on(self, now: datetime) -> None:
+        """Let in those that wait, as far as the target takes calls now."""
+        self._turns.pause_is_over()
+        while (call := self._turns.next_held()) is not None:
+            if breaker.admits(self._breaker, self.target.policy):
+                self._send(call)
+            else:
+                self._hold_back(call, now)
+        self._release(self._room())
+        self._arm_room()
+
+    def _room(self) -> int:
+        """How many of the leads that wait may come now."""
+        if self._breaker.state == "open" or self._turns.wait_us():
+            return 0
+        room = len(self._turns.leads)
+        if self._breaker.state == "half_open":
+            room = breaker.probes_left(self._breaker, self.target.policy)
+        if self.target.once:
+            room = min(room, self.target.workers - len(self._out), 1 if self._turns.limited else room)
+        return room
 
     def _release(self, count: int) -> None:
-        """Let waiting calls ask again before their time, longest waiting first."""
-        for key in list(self._waiting_calls)[:count]:
-            stream, attempt = self._waiting_calls.pop(key)
-            self.parts.tell(stream, EndWait(key, attempt))
+        """Let waiting leads ask again before their time, longest waiting first."""
+        for lead in self._turns.next_leads(count):
+            self.parts.tell(lead.stream, EndWait(lead.key, lead.attempt))
+
+    def _arm_room(self) -> None:
+        """Wake up when the next call may go out, if one waits for that."""
+        if not self._turns.limited or self._room_is_armed or self._breaker.state == "open":
+            return
+        delay_us = self._turns.look_again_us()
+        if delay_us is not None:
+            self._room_is_armed = True
+            self.arm(self.actor_urn, RoomAgain(), delay_us / 1e6, "room")
+
+    # The workers.
 
     def _staff(self) -> None:
         """A worker for each call that is out, up to the target's number."""
@@ -297,6 +348,11 @@ class BreakerActor(RecordingActor):
             number = self._next_worker
             self._next_worker += 1
             self.workers[number] = Worker.start(number, self, self._jobs)
+
+    def _keep_watch(self) -> None:
+        if not self._watching and (self._out or (self._turns.leads and self._breaker.state != "open")):
+            self._watching = True
+            self.arm(self.actor_urn, Watch(), _WATCH_SECONDS, "watch")
 
     def _watch(self, now: datetime) -> None:
         """Answer for calls whose worker does not come back, and put another worker in its place."""
@@ -312,48 +368,19 @@ class BreakerActor(RecordingActor):
                 self.replaced.add(number)
                 self._staff()
                 self._end(call, Unknown(f"no answer within {patience:.0f} s"), generation, now)
-        self._watching = bool(self._out)
-        if self._watching:
-            self.arm(self.actor_urn, Watch(), _WATCH_SECONDS, "watch")
+        if self._turns.leads:
+            self._go_on(now)  # who was told to come may have been put to other things
+        self._watching = False
+        self._keep_watch()
 
 
-class Worker(ThreadingActor):
-    """Makes calls, one at a time, from the jobs that its supervisor's workers share.
-
-    Whatever a target's code raises is an unknown outcome: it may have happened. What is no `Exception`
-    ends the worker too, and the supervisor starts another when it needs one [H20].
-    """
-
-    use_daemon_thread = True
-
-    def __init__(self, number: int, supervisor: BreakerActor, jobs: SimpleQueue[Envelope[Any]]) -> None:
-        super().__init__()
-        self.actor_inbox = jobs
-        self._actor_ref = ActorRef(self)
-        self._number = number
-        self._supervisor = supervisor
-
-    def on_receive(self, job: Job) -> None:
-        supervisor, call = self._supervisor, job.call
-        if not (supervisor.lets_through or job.probe):
-            self._ended(call, NotCalled(_SOONEST_US))
-            return
-        supervisor.running[self._number] = (call, time.monotonic())
-        try:
-            outcome = supervisor.target.perform(call)
-        except Exception as error:  # the target's own code: nobody knows how far it came
-            outcome = Unknown(f"the target's code raised {type(error).__name__}: {error}")
-        except BaseException as error:
-            self._ended(call, Unknown(f"the target's code raised {type(error).__name__}"), last=True)
-            self._stop()
-            return
-        self._ended(call, outcome)
-        if self._number in supervisor.replaced:  # it hung, and another has taken its place
-            self._stop()
-
-    def _actor_loop_teardown(self) -> None:
-        """Pykka empties the inbox of an actor that ends: this one's holds the calls of the others."""
-
-    def _ended(self, call: ActionCall, outcome: Outcome, *, last: bool = False) -> None:
-        self._supervisor.running.pop(self._number, None)
-        self._supervisor.parts.tell(self._supervisor.actor_urn, CallEnded(call, outcome, self._number, last))
+def _ended_as(outcome: Outcome) -> Ended:
+    """What a call's end says of its target."""
+    match outcome:
+        case Misconfigured(switched_off=switched_off):
+            return "switched_off" if switched_off else "misconfigured"
+        case Failed(throttled=throttled):
+            return "put_off" if throttled else "failed"
+        case Unknown():
+            return "failed"
+    return "well"

@@ -14,9 +14,9 @@ import structlog
 from msgspec import Struct
 from pykka._envelope import Envelope
 
-from actors.lead import LeadActor, LeadParts, Wake
+from actors.lead import LeadActor, LeadParts
 from actors.pool import PooledActor
-from actors.protocol import Mail, Rejection
+from actors.protocol import Mail, Rejection, Wake
 from actors.rejects import StopLead
 from domain.commands import PersonsCommand, ReceiveMessage, ResumeLead, encode_command
 from domain.messages import command_subject, message_subject

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import Struct
 
-from actors.protocol import Mail, Recorder, Replies
+from actors.protocol import Mail, Recorder, Replies, Wake
 from actors.recording import Cause, Recording, RecordingActor
 from domain import lead
 from domain.commands import (
@@ -29,10 +29,6 @@ from domain.lead import LeadState, Wait
 from domain.playbook import Playbook
 from domain.ports import ActionCall
 from domain.snapshots import Snapshots
-
-
-class Wake(Struct, frozen=True):
-    """Read your events and go on with what is unfinished."""
 
 
 class Calls(Protocol):
@@ -122,6 +118,8 @@ class LeadActor(RecordingActor):
             if type(message) is RecordOutcome:
                 self._came_back((message.key, message.attempt))
             self._decide_command(message, now, self._cause_of_work())
+        elif type(message) is Wake and (over := lead.out_of_turn(self._state)) is not None:
+            self._decide_command(over, now, self._cause_of_work())
 
     def _came_back(self, answered: tuple[str, int]) -> None:
         """That call is over, and no other: one that was held back is begun again as the same attempt, maybe

@@ -14,6 +14,10 @@ from domain.commands import AnyPersonsCommand, PersonsCommand, ReceiveMessage
 from domain.events import Place
 
 
+class Wake(Struct, frozen=True):
+    """Read your events and go on with what is unfinished: the runner has started, or lets you go again."""
+
+
 class Mail(Struct, frozen=True, gc=False):
     """One entry of the log, decoded: a message or a person's command, for one lead."""
 

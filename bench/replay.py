@@ -66,7 +66,7 @@ def _make(path: Path) -> int:
 def _events() -> Iterator[Recorded]:
     tenants = Tenants.of({"bench": [load.BUSINESS]})
     specs = {name: executor.spec for name, executor in executors.discover().items()}
-    playbook = Playbook(tenants, intents.discover(), specs, lambda _business, _action: None)
+    playbook = Playbook(tenants, intents.discover(), specs, lambda _business, _action: ())
     states: dict[str, LeadState] = {}
     now = datetime(2026, 11, 2, 8, tzinfo=UTC)
     for number in range(EVENTS):

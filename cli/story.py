@@ -51,10 +51,14 @@ def _intent(e: ev.IntentDetected) -> str:
 
 
 def _planned(e: ev.ActionsPlanned) -> str:
-    plan = ", then ".join(step.action for step in e.actions) or "nothing to do"
+    plan = ", then ".join(_action_of(step) for step in e.actions if step.part == 0) or "nothing to do"
     run = f" for run {e.run}" if e.run > 1 else ""
     escalated = "; a person has to look too" if e.escalate else ""
     return f"plan{run}: {plan}{escalated}; the answer is “{e.response}”"
+
+
+def _action_of(step: ev.PlannedAction) -> str:
+    return step.action if step.parts == 1 else f"{step.action} at {step.parts} targets"
 
 
 def _started(e: ev.ActionStarted) -> str:
@@ -69,19 +73,37 @@ def _executed(e: ev.ActionExecuted) -> str:
     return f"{e.action} is done{remote}{who}: task for {to}, due {e.task.due_date:%Y-%m-%d %H:%M}"
 
 
+def _step_executed(e: ev.StepExecuted) -> str:
+    remote = "".join(f", {name} {value}" for name, value in e.remote.items())
+    who = f" (says {e.settled_by})" if e.settled_by else ""
+    return f"{e.action} is done at {e.target}{remote}{who}; its next target follows"
+
+
+_ENDED = {
+    "failed": "failed",
+    "throttled": "was put off, the target takes no more for now",
+    "unknown": "ended without an answer, it may have happened",
+}
+
+
 def _attempt_failed(e: ev.ActionAttemptFailed) -> str:
-    ended = "failed" if e.kind == "failed" else "ended without an answer, it may have happened"
-    return f"{'undo ' if e.undo else ''}{e.action}: call {e.attempt} {ended}: {e.error}"
+    return f"{'undo ' if e.undo else ''}{e.action}: call {e.attempt} {_ENDED[e.kind]}: {e.error}"
 
 
 def _deferred(e: ev.ActionDeferred) -> str:
+    until = f", until {e.until:%H:%M:%S}"
     reasons = {
-        "retry": "before it is tried again",
-        "breaker": "for an open breaker",
-        "busy": "until its target has a worker free",
+        "retry": f"before it is tried again{until}",
+        "breaker": f"for an open breaker{until}",
+        "busy": "for its turn at its target",
     }
-    why = reasons.get(e.reason, "for its target's settings")
-    return f"{'undo ' if e.undo else ''}{e.action} waits {why}, until {e.until:%H:%M:%S}"
+    why = reasons.get(e.reason, "for its target's configuration to be mended")
+    return f"{'undo ' if e.undo else ''}{e.action} waits {why}"
+
+
+def _step_compensated(e: ev.StepCompensated) -> str:
+    who = f" (says {e.settled_by})" if e.settled_by else ""
+    return f"{e.action} is undone at {e.target}{who}"
 
 
 def _compensated(e: ev.ActionCompensated) -> str:
@@ -99,7 +121,12 @@ def _completed(e: ev.MessageCompleted) -> str:
 
 
 def _opened(e: ev.BreakerOpened) -> str:
-    return f"open after {e.failures} failures in {e.calls} calls, until {e.retry_at:%H:%M:%S}: {e.error}"
+    until = f"until {e.retry_at:%H:%M:%S}" if e.retry_at is not None else "until the next start"
+    if e.configuration:
+        why = ": the target is switched off" if e.switched_off else ": the target's configuration is wrong"
+    else:
+        why = f" after {e.failures} failures in {e.calls} calls"
+    return f"open{why}, {until}: {e.error}"
 
 
 def _by(what: str) -> Teller:
@@ -114,11 +141,13 @@ TELLERS: dict[type[Event], Teller] = {
     ev.IntentDetected: _intent,
     ev.ActionsPlanned: _planned,
     ev.ActionStarted: _started,
+    ev.StepExecuted: _step_executed,
     ev.ActionExecuted: _executed,
     ev.ActionAttemptFailed: _attempt_failed,
     ev.ActionInterrupted: lambda e: f"{e.action}: the answer to call {e.attempt} was lost in a restart",
     ev.ActionDeferred: _deferred,
     ev.ActionFailed: lambda e: f"{e.action} failed for good after {e.attempts} calls: {e.error}",
+    ev.StepCompensated: _step_compensated,
     ev.ActionCompensated: _compensated,
     ev.CompensationFailed: lambda e: f"{e.action} could not be undone, a person has to: {e.error}",
     ev.MessageCompleted: _completed,
@@ -137,9 +166,7 @@ TELLERS: dict[type[Event], Teller] = {
     ev.LeadUnflagged: lambda e: f"the flag because of {e.message_id} is taken back",
     ev.LeadStopped: lambda e: f"this lead is stopped after {e.failures} failures: {e.error}",
     ev.LeadResumed: _by("this lead is resumed"),
-    ev.BreakerOpened: lambda e: (
-        f"open after {e.failures} failures in {e.calls} calls, until {e.retry_at:%H:%M:%S}: {e.error}"
-    ),
+    ev.BreakerOpened: _opened,
     ev.BreakerHalfOpened: lambda _: "half-open: a few probes are let through",
     ev.BreakerClosed: lambda _: "closed: the probes came back well",
     ev.StreamRewound: lambda e: (
@@ -154,12 +181,14 @@ TELLERS: dict[type[Event], Teller] = {
 STYLES: dict[type[Event], str] = {
     ev.MessageReceived: "bold",
     ev.DuplicateDetected: "dim",
+    ev.StepExecuted: "green",
     ev.ActionExecuted: "green",
     ev.MessageCompleted: "green",
     ev.ActionAttemptFailed: "yellow",
     ev.ActionInterrupted: "yellow",
     ev.ActionDeferred: "yellow",
     ev.ActionFailed: "red",
+    ev.StepCompensated: "magenta",
     ev.ActionCompensated: "magenta",
     ev.CompensationFailed: "bold red",
     ev.MessageDeadLettered: "bold red",

@@ -27,7 +27,8 @@ class ActionSpec(Struct, frozen=True):
     priority: str
     #: Where one intent's task has another priority: intent → priority.
     priority_for: Mapping[str, str] = {}
-    #: Never repeated towards a target that may be called once only, whatever is proved.
+    #: Never repeated towards a target that may be called once only, whatever is proved; a call that the target
+    #: did not take at all (429, 401) is made later.
     never_repeat_once: bool = False
     #: Flags the lead for this message while the action stands.
     flags_lead: bool = False
@@ -44,9 +45,12 @@ def build_task(
     response: str,
     *,
     now: datetime,
-    remote: Mapping[str, str],
+    remote: Mapping[str, object],
 ) -> Task:
-    """The task of an executed action; its id is UUIDv5 of the action's idempotency key."""
+    """The task of an executed action; its id is UUIDv5 of the idempotency key of its last step.
+
+    `remote` is what its targets gave: one target's ids, or of several a table of them by the target's name.
+    """
     metadata: dict[str, object] = {
         "intent": message.intent,
         "confidence": message.confidence,

@@ -2,7 +2,8 @@
 
 Pure; `actors/breaker.py` applies it. Times are integers in microseconds since the epoch. Closed counts
 calls by the second; open lets nothing through until its time is up (doubling each time, up to a cap);
-half-open lets a few probes through and closes when they all come back well.
+half-open lets a few probes through and closes when they all come back well. A call that fails because of the
+configuration (a login that is refused) opens at once; a target that is switched off has no timer.
 See M. Nygard, "Release It!", chapter "Circuit Breaker".
 """
 
@@ -19,6 +20,10 @@ from domain.events import BreakerClosed, BreakerHalfOpened, BreakerOpened, Event
 
 _SECOND = 1_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+#: How a call ended, to its breaker. put_off: the target asked for a pause, which proves nothing either way.
+Ended = Literal["well", "failed", "put_off", "misconfigured", "switched_off"]
 
 
 class BreakerPolicy(Struct, frozen=True):
@@ -41,6 +46,10 @@ class Breaker(Struct, frozen=True):
     counts: tuple[tuple[int, int, int], ...] = ()
     open_for_us: int = 0
     retry_at_us: int = 0
+    #: Open, or half-open after it, because of the configuration: its calls wait without a deadline.
+    configuration: bool = False
+    #: Open, and no timer half-opens it.
+    switched_off: bool = False
     probes_out: int = 0
     probes_well: int = 0
     #: Counts the transitions: a call that went out in another one is a straggler.
@@ -50,8 +59,13 @@ class Breaker(Struct, frozen=True):
 def admits(breaker: Breaker, policy: BreakerPolicy) -> bool:
     """Whether a call may go out now."""
     if breaker.state == "half_open":
-        return breaker.probes_out + breaker.probes_well < policy.probes
+        return probes_left(breaker, policy) > 0
     return breaker.state == "closed"
+
+
+def probes_left(breaker: Breaker, policy: BreakerPolicy) -> int:
+    """How many more calls a half-open breaker lets through."""
+    return policy.probes - breaker.probes_out - breaker.probes_well
 
 
 def let_out(breaker: Breaker) -> Breaker:
@@ -64,8 +78,8 @@ def let_out(breaker: Breaker) -> Breaker:
 def came_back(
     breaker: Breaker,
     policy: BreakerPolicy,
+    ended: Ended,
     *,
-    failed: bool,
     error: str,
     now_us: int,
     generation: int | None = None,
@@ -77,6 +91,13 @@ def came_back(
     """
     if breaker.state == "open" or generation not in {None, breaker.generation}:
         return breaker, ()
+    if ended == "put_off":
+        return _without(breaker), ()
+    if ended in {"misconfigured", "switched_off"}:
+        return _misconfigured(
+            breaker, policy, switched_off=ended == "switched_off", error=error, now_us=now_us
+        )
+    failed = ended == "failed"
     if breaker.state == "half_open":
         return _probe_came_back(breaker, policy, failed=failed, error=error, now_us=now_us)
     counted = _count(breaker, policy, failed=failed, now_us=now_us)
@@ -91,7 +112,7 @@ def came_back(
 
 
 def time_is_up(breaker: Breaker) -> tuple[Breaker, Sequence[Event]]:
-    """The breaker when the timer of its open time has run out."""
+    """The breaker when the timer of its open time has run out, or its settings may be other ones."""
     if breaker.state != "open":
         return breaker, ()
     event = BreakerHalfOpened(breaker.name)
@@ -99,7 +120,10 @@ def time_is_up(breaker: Breaker) -> tuple[Breaker, Sequence[Event]]:
 
 
 def retry_in_us(breaker: Breaker, now_us: int) -> int:
-    """How long a refused call should wait: never longer than the open time, whatever the clock did [H16]."""
+    """How long a refused call should wait: never longer than the open time, whatever the clock did [H16].
+
+    Says nothing of a target that is switched off.
+    """
     if breaker.state == "open":
         return max(0, min(breaker.retry_at_us - now_us, breaker.open_for_us))
     return breaker.open_for_us
@@ -114,7 +138,9 @@ def evolve(breaker: Breaker, event: Event) -> Breaker:
                 breaker.name,
                 "open",
                 open_for_us=event.open_for_us,
-                retry_at_us=to_us(event.retry_at),
+                retry_at_us=to_us(event.retry_at) if event.retry_at is not None else 0,
+                configuration=event.configuration,
+                switched_off=event.switched_off,
                 generation=generation,
             )
         case BreakerHalfOpened():
@@ -123,6 +149,7 @@ def evolve(breaker: Breaker, event: Event) -> Breaker:
                 "half_open",
                 open_for_us=breaker.open_for_us,
                 retry_at_us=breaker.retry_at_us,
+                configuration=breaker.configuration,
                 generation=generation,
             )
         case BreakerClosed():
@@ -139,16 +166,36 @@ def to_us(instant: datetime) -> int:
 def _probe_came_back(
     breaker: Breaker, policy: BreakerPolicy, *, failed: bool, error: str, now_us: int
 ) -> tuple[Breaker, Sequence[Event]]:
-    out = max(0, breaker.probes_out - 1)
     if failed:
-        longer = min(max(breaker.open_for_us, policy.open_us) * 2, policy.open_cap_us)
-        opened = _opened(breaker.name, longer, 1, 1, error=error, now_us=now_us)
+        opened = _opened(breaker.name, _longer(breaker, policy), 1, 1, error=error, now_us=now_us)
         return evolve(breaker, opened), (opened,)
     well = breaker.probes_well + 1
     if well >= policy.probes:
         closed = BreakerClosed(breaker.name)
         return evolve(breaker, closed), (closed,)
-    return msgspec.structs.replace(breaker, probes_out=out, probes_well=well), ()
+    return msgspec.structs.replace(_without(breaker), probes_well=well), ()
+
+
+def _without(breaker: Breaker) -> Breaker:
+    """A probe is back: its place is free for another."""
+    return msgspec.structs.replace(breaker, probes_out=max(0, breaker.probes_out - 1))
+
+
+def _longer(breaker: Breaker, policy: BreakerPolicy) -> int:
+    """The open time after a probe that did not come back well."""
+    return min(max(breaker.open_for_us, policy.open_us) * 2, policy.open_cap_us)
+
+
+def _misconfigured(
+    breaker: Breaker, policy: BreakerPolicy, *, switched_off: bool, error: str, now_us: int
+) -> tuple[Breaker, Sequence[Event]]:
+    """One such call says enough: every other would be answered the same."""
+    open_for_us = _longer(breaker, policy) if breaker.state == "half_open" else policy.open_us
+    opened = _opened(breaker.name, open_for_us, 1, 1, error=error, now_us=now_us)
+    opened = msgspec.structs.replace(opened, configuration=True)
+    if switched_off:
+        opened = msgspec.structs.replace(opened, retry_at=None, open_for_us=0, switched_off=True)
+    return evolve(breaker, opened), (opened,)
 
 
 def _count(breaker: Breaker, policy: BreakerPolicy, *, failed: bool, now_us: int) -> Breaker:

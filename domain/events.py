@@ -24,6 +24,7 @@ Category = Literal[
     "outcome_unknown",
     "breaker_open",
 ]
+#: busy: the target takes no more calls now (its workers, its rate, a pause that it asked for).
 DeferReason = Literal["retry", "breaker", "busy", "target_configuration"]
 
 
@@ -65,7 +66,10 @@ class Recorded(Struct, frozen=True, gc=False):
 
 
 class PlannedAction(Struct, frozen=True, gc=False, omit_defaults=True):
-    """One step of a plan. Without a `target` the action is its event, and needs no call."""
+    """One step of a plan. Without a `target` the action is its event, and needs no call.
+
+    An action with several targets is as many steps, one after the other: its parts.
+    """
 
     n: int
     action: str
@@ -73,6 +77,20 @@ class PlannedAction(Struct, frozen=True, gc=False, omit_defaults=True):
     key: str
     target: str | None = None
     idempotency: Idempotency | None = None
+    #: Of a step that is one of several: its target's own name, which of them it is, and how many there are.
+    name: str = ""
+    part: int = 0
+    parts: int = 1
+
+    @property
+    def first(self) -> int:
+        """The n of its action's first step."""
+        return self.n - self.part
+
+    @property
+    def last(self) -> int:
+        """The n of its action's last step."""
+        return self.first + self.parts - 1
 
 
 class Task(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -148,8 +166,26 @@ class ActionStarted(Event, frozen=True):
     undo: bool = False
 
 
+class StepExecuted(Event, frozen=True):
+    """One target of an action that has several is through, and not the last: that one is `ActionExecuted`."""
+
+    message_id: str
+    n: int
+    action: str
+    key: str
+    target: str
+    attempts: int = 0
+    #: Ids that the target's system gave, handed to this step's compensation.
+    remote: dict[str, str] = {}
+    #: Who said so, where a person settled an unknown outcome.
+    settled_by: str | None = None
+
+
 class ActionExecuted(Event, frozen=True):
-    """Done; the task follows. `attempts` is 0 where no call was needed."""
+    """Done, with all its targets; the task follows. `n`, `key`, `attempts` and `remote` are the last step's.
+
+    `attempts` is 0 where no call was needed.
+    """
 
     message_id: str
     n: int
@@ -164,14 +200,17 @@ class ActionExecuted(Event, frozen=True):
 
 
 class ActionAttemptFailed(Event, frozen=True):
-    """One call went wrong: `failed` is proved not to have happened, `unknown` may have."""
+    """One call went wrong: `failed` is proved not to have happened, `unknown` may have.
+
+    `throttled` is proved not to have happened either, and is not the call's fault: it takes none of its retries.
+    """
 
     message_id: str
     n: int
     action: str
     key: str
     attempt: int
-    kind: Literal["failed", "unknown"]
+    kind: Literal["failed", "throttled", "unknown"]
     error: str
     undo: bool = False
 
@@ -218,8 +257,20 @@ class ActionFailed(Event, frozen=True):
     maybe_done: bool = False
 
 
+class StepCompensated(Event, frozen=True):
+    """One step is undone, and either others of its action still stand or the action was never executed."""
+
+    message_id: str
+    n: int
+    action: str
+    key: str
+    target: str
+    attempts: int = 0
+    settled_by: str | None = None
+
+
 class ActionCompensated(Event, frozen=True):
-    """Undone: the task is cancelled, and the target, if any, has confirmed."""
+    """Undone, all of it: the task is cancelled, and the targets, if any, have confirmed. `n` is the last undone."""
 
     message_id: str
     n: int
@@ -231,12 +282,13 @@ class ActionCompensated(Event, frozen=True):
 
 
 class CompensationFailed(Event, frozen=True):
-    """Could not be undone: a person has to."""
+    """A step could not be undone: a person has to."""
 
     message_id: str
     n: int
     action: str
     key: str
+    #: Empty where the action was not executed, and has made no task.
     task_id: str
     attempts: int
     error: str
@@ -410,9 +462,14 @@ class BreakerOpened(Event, frozen=True):
     name: str
     calls: int
     failures: int
-    retry_at: datetime
+    #: None for a target that is switched off: only the runner's next start tries it again.
+    retry_at: datetime | None
     open_for_us: int
     error: str
+    #: Not because it failed, but because its settings are wrong, or its secret, or its login.
+    configuration: bool = False
+    #: The target says that it is gone (HTTP 410).
+    switched_off: bool = False
 
 
 class BreakerHalfOpened(Event, frozen=True):
@@ -477,4 +534,6 @@ STORED_NAMES: dict[type[Event], str] = {
     BreakerClosed: "breaker_closed.v1",
     StreamRewound: "stream_rewound.v1",
     MessagesLost: "messages_lost.v1",
+    StepExecuted: "step_executed.v1",
+    StepCompensated: "step_compensated.v1",
 }

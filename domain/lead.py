@@ -128,7 +128,8 @@ def next_step(state: LeadState, now: datetime) -> ActionCall | Wait | None:
         delay = max(timedelta(), min(until - now, step.planned_wait))
         return Wait(step.key, step.attempt, delay)
     planned = current.plan[step.n]
-    task, remote = current.done.get(step.n, (None, {}))
+    _, remote = current.done.get(step.n, (None, {}))
+    task = current.task_of(step.n) if step.undo else None
     return ActionCall(
         state.stream,
         step.key,
@@ -143,6 +144,15 @@ def next_step(state: LeadState, now: datetime) -> ActionCall | Wait | None:
         current.trace,
         current.received,
     )
+
+
+def out_of_turn(state: LeadState) -> EndWait | None:
+    """What ends the wait that a new process knows nothing of: for a turn at the target, or for its settings,
+    which may be other ones now. A lead that is woken by a start, or resumed, asks again at once."""
+    step = state.queue[0].step if state.queue else None
+    if step is None or step.state != "deferred" or step.reason not in {"busy", "target_configuration"}:
+        return None
+    return EndWait(step.key, step.attempt)
 
 
 def _receive(

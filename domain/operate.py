@@ -140,8 +140,9 @@ def _resolve(
         settled += saga.executed(letter, planned, playbook, now, settled_by=command.by)
         requeued = letter.unknown + 1 < len(letter.plan)
     elif outcome == "undone":
-        for n in letter.undo_failed:
-            settled += saga.compensated(letter, n, playbook, settled_by=command.by)
+        for index, n in enumerate(letter.undo_failed):
+            before = letter.undo_failed[:index]
+            settled += saga.compensated(letter, n, playbook, settled_by=command.by, before=before)
         requeued = letter.unknown is not None and bool(letter.to_undo())
     else:
         requeued = False
@@ -154,8 +155,8 @@ def _resolve(
 def _open_question(letter: Work) -> str:
     n = letter.unknown
     if n is not None:
-        return f"nobody knows whether {letter.plan[n].action} happened"
-    failed = ", ".join(letter.plan[n].action for n in letter.undo_failed)
+        return f"nobody knows whether {saga.step_name(letter.plan[n])} happened"
+    failed = ", ".join(saga.step_name(letter.plan[n]) for n in letter.undo_failed)
     return f"the compensation of {failed} failed"
 
 

@@ -5,7 +5,7 @@ What a decision took from here stands in its events, so that a replay needs no s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -26,6 +26,8 @@ class Route(Struct, frozen=True):
 
     target: str
     idempotency: Idempotency
+    #: What it is called among an action's several targets; empty for the one that has no name.
+    name: str = ""
 
 
 class Playbook(Struct, frozen=True):
@@ -34,8 +36,8 @@ class Playbook(Struct, frozen=True):
     tenants: Tenants
     handlers: Mapping[str, IntentHandler]
     actions: Mapping[str, ActionSpec]
-    #: (business id, action) → its route; None where the action is the task alone.
-    route: Callable[[str, str], Route | None]
+    #: (business id, action) → its routes, in order; none where the action is the task alone.
+    route: Callable[[str, str], tuple[Route, ...]]
     retry: RetryPolicy = RetryPolicy()
     #: How long an action waits for an open breaker before it fails for good.
     breaker_wait: timedelta = timedelta(minutes=15)
@@ -78,8 +80,7 @@ def plan_message(playbook: Playbook, message: MessageReceived, keys: RunKeys) ->
     handler, band = _handler_for(playbook, message)
     given = msgspec.structs.replace(message, entities=dict(message.entities))
     plan = _checked(playbook, handler.plan(given, band))
-    business_id = message.business_id
-    steps = tuple(_step(playbook, business_id, n, action, keys) for n, action in enumerate(plan.actions))
+    steps = _steps(playbook, message.business_id, plan.actions, keys)
     response = message.suggested_response or plan.response
     if plan.asks:
         response = f"{response} {plan.asks}"
@@ -116,8 +117,28 @@ def _well_typed(plan: Any) -> bool:
     return type(escalate) is bool and all(type(text) is str for text in texts)
 
 
-def _step(playbook: Playbook, business_id: str, n: int, action: str, keys: RunKeys) -> PlannedAction:
-    route = playbook.route(business_id, action)
-    if route is None:
-        return PlannedAction(n, action, keys.of(n, action))
-    return PlannedAction(n, action, keys.of(n, action), route.target, route.idempotency)
+def _steps(
+    playbook: Playbook, business_id: str, actions: tuple[str, ...], keys: RunKeys
+) -> tuple[PlannedAction, ...]:
+    """The plan's actions as steps: one for each target, and one for an action without any."""
+    steps: list[PlannedAction] = []
+    for action in actions:
+        n = len(steps)
+        routes = playbook.route(business_id, action)
+        if not routes:
+            steps.append(PlannedAction(n, action, keys.of(n, action)))
+        elif len(routes) == 1:
+            (route,) = routes
+            steps.append(PlannedAction(n, action, keys.of(n, action), route.target, route.idempotency))
+        else:
+            steps += _parts(n, action, routes, keys)
+    return tuple(steps)
+
+
+def _parts(first: int, action: str, routes: tuple[Route, ...], keys: RunKeys) -> Iterator[PlannedAction]:
+    for part, route in enumerate(routes):
+        n = first + part
+        key = keys.of(n, action)
+        yield PlannedAction(
+            n, action, key, route.target, route.idempotency, route.name, part=part, parts=len(routes)
+        )

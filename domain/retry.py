@@ -7,6 +7,11 @@ from hashlib import blake2b
 
 from msgspec import Struct
 
+#: A wait that somebody ends as a rule (a breaker, a start) ends by itself after so long.
+PARKED = timedelta(days=1)
+#: Before a target is called again that asked for a pause, where the policy knows no delay.
+SOON = timedelta(seconds=1)
+
 
 class RetryPolicy(Struct, frozen=True):
     """Delays before the second, third, … attempt; their number bounds the attempts."""
@@ -26,8 +31,11 @@ class RetryPolicy(Struct, frozen=True):
 def delay_before(
     policy: RetryPolicy, key: str, attempt: int, *, retry_after_us: int | None = None
 ) -> timedelta:
-    """How long to wait before `attempt` (2 is the first retry); longer if the target asked for it."""
-    base = policy.delays[attempt - 2]
+    """How long to wait before `attempt` (2 is the first retry); longer if the target asked for it.
+
+    Attempts beyond the policy's wait as the last does: a target may put a call off more often than it may fail.
+    """
+    base = policy.delays[min(attempt - 2, len(policy.delays) - 1)] if policy.delays else SOON
     delay = base * (1 + policy.jitter * _spread(key, attempt))
     if retry_after_us is None:
         return delay

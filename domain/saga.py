@@ -7,24 +7,27 @@ end. Plain functions from state to events; see H. Garcia-Molina and K. Salem, "S
 from __future__ import annotations
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Literal
 
 import msgspec
 
 from domain import events as ev
 from domain.actions import build_task
-from domain.events import Category, Event, PlannedAction
+from domain.events import Category, DeferReason, Event, PlannedAction
 from domain.messages import clean
 from domain.outcomes import Done, Failed, FailedForGood, Misconfigured, NotCalled, Outcome, Unknown
 from domain.playbook import Playbook, RunKeys, plan_message
-from domain.retry import delay_before
+from domain.retry import PARKED, delay_before
 from domain.work import Failure, Step, Work
 
 #: What of an exception's text is kept.
 MAX_ERROR = 2000
 #: A call during which the process ended so often is given up.
 MAX_INTERRUPTED = 20
+#: A call that its target puts off so often (429) is given up: no pause that it asked for was long enough.
+MAX_THROTTLED = 20
 
 
 def advance(work: Work, playbook: Playbook, now: datetime) -> Sequence[Event]:
@@ -47,6 +50,9 @@ def outcome(work: Work, result: Outcome, playbook: Playbook, now: datetime) -> S
         return _succeeded(work, step, result.remote, playbook, now=now)
     if isinstance(result, NotCalled):
         return _held_back(work, step, result, playbook, now=now)
+    if isinstance(result, Misconfigured):
+        waits = _deferred(work, step, "target_configuration", now + PARKED, returned=True)
+        return (_attempt_failed(work, step, "failed", result.error), waits)
     return _went_wrong(work, step, result, playbook, now=now)
 
 
@@ -90,37 +96,51 @@ def executed(
     remote: dict[str, str] | None = None,
     settled_by: str | None = None,
 ) -> Sequence[Event]:
-    """The events of an action that is done; its task follows from them."""
+    """The events of a step that is done; with its action's last one, that action's task follows."""
     spec = playbook.spec_of(planned.action)
     message = work.message
-    task = build_task(spec, planned, message, work.response, now=now, remote=remote or {})
-    done = ev.ActionExecuted(
-        message.message_id,
-        planned.n,
-        planned.action,
-        planned.key,
-        task,
-        work.step.attempt if work.step is not None else 0,
-        remote or {},
-        settled_by,
-    )
+    step = (message.message_id, planned.n, planned.action, planned.key)
+    attempts = work.step.attempt if work.step is not None else 0
+    remote = remote or {}
+    if planned.n < planned.last:
+        return (ev.StepExecuted(*step, planned.target or "", attempts, remote, settled_by),)
+    shown = _remotes(work, planned, remote)
+    task = build_task(spec, planned, message, work.response, now=now, remote=shown)
+    done = ev.ActionExecuted(*step, task, attempts, remote, settled_by)
     if spec.flags_lead:
         return (done, ev.LeadFlagged(message.message_id, planned.key))
     return (done,)
 
 
 def compensated(
-    work: Work, n: int, playbook: Playbook, *, attempts: int = 0, settled_by: str | None = None
+    work: Work,
+    n: int,
+    playbook: Playbook,
+    *,
+    attempts: int = 0,
+    settled_by: str | None = None,
+    before: Collection[int] = (),
 ) -> Sequence[Event]:
-    """The events of an action that is undone."""
+    """The events of a step that is undone; with the last one that stood of an executed action, that action's.
+
+    `before` are steps that earlier events of the same decision undo.
+    """
     planned = work.plan[n]
     message_id = work.message.message_id
-    event = ev.ActionCompensated(
-        message_id, n, planned.action, f"{planned.key}/undo", work.done[n][0].task_id, attempts, settled_by
-    )
+    step = (message_id, n, planned.action, f"{planned.key}/undo")
+    task = work.task_of(n)
+    others = set(range(planned.first, planned.last + 1)) - {n, *work.undone, *before}
+    if task is None or others:
+        return (ev.StepCompensated(*step, planned.target or "", attempts, settled_by),)
+    event = ev.ActionCompensated(*step, task.task_id, attempts, settled_by)
     if playbook.spec_of(planned.action).flags_lead:
-        return (event, ev.LeadUnflagged(message_id, planned.key))
+        return (event, ev.LeadUnflagged(message_id, work.plan[planned.last].key))
     return (event,)
+
+
+def step_name(planned: PlannedAction) -> str:
+    """What a person calls a step: its action, and which target where there are several."""
+    return planned.action if planned.parts == 1 else f"{planned.action} at {planned.target}"
 
 
 def _plan(work: Work, playbook: Playbook) -> Sequence[Event]:
@@ -160,7 +180,7 @@ def _completed(work: Work, now: datetime) -> Event:
     completed = ev.MessageCompleted(
         work.message.message_id,
         work.run,
-        tuple(work.plan[n].action for n in work.done),
+        tuple(work.plan[n].action for n, (task, _) in work.done.items() if task is not None),
         max(0, (now - work.received) // timedelta(microseconds=1)),
         work.escalate,
     )
@@ -217,25 +237,11 @@ def _held_back(
     work: Work, step: Step, result: NotCalled, playbook: Playbook, *, now: datetime
 ) -> Sequence[Event]:
     until = now + timedelta(microseconds=result.retry_in_us)
-    deadline = None  # a missing setting is waited for until it is there: nothing is dropped for it
+    deadline = None  # of a turn or a missing setting there is none: nothing is dropped for it
     if result.reason == "breaker":
         deadline = step.deadline or now + playbook.breaker_wait
         until = min(until, deadline)
-    planned = work.plan[step.n]
-    return (
-        ev.ActionDeferred(
-            work.message.message_id,
-            step.n,
-            planned.action,
-            step.key,
-            result.reason,
-            until,
-            deadline,
-            returned_attempt=True,
-            undo=step.undo,
-            target=planned.target,
-        ),
-    )
+    return (_deferred(work, step, result.reason, until, deadline=deadline, returned=True),)
 
 
 def _went_wrong(
@@ -247,17 +253,10 @@ def _went_wrong(
     now: datetime,
 ) -> Sequence[Event]:
     planned = work.plan[step.n]
+    if isinstance(result, Failed) and result.throttled:
+        return _put_off(work, step, result, playbook, now=now)
     unknown = isinstance(result, Unknown)
-    attempt = ev.ActionAttemptFailed(
-        work.message.message_id,
-        step.n,
-        planned.action,
-        step.key,
-        step.attempt,
-        "unknown" if unknown else "failed",
-        clean(result.error),
-        step.undo,
-    )
+    attempt = _attempt_failed(work, step, "unknown" if unknown else "failed", result.error)
     if unknown and planned.idempotency == "once":
         return (attempt, _failed(work, step, "outcome_unknown", result.error))
     if not _may_repeat(planned, result, step, playbook):
@@ -265,17 +264,66 @@ def _went_wrong(
         return (attempt, _failed(work, step, _for_good(step), result.error, maybe_done=maybe))
     retry_after = result.retry_after_us if isinstance(result, Failed) else None
     delay = delay_before(playbook.retry, step.key, step.answered + 1, retry_after_us=retry_after)
-    deferred = ev.ActionDeferred(
+    return (attempt, _deferred(work, step, "retry", now + delay))
+
+
+def _put_off(work: Work, step: Step, result: Failed, playbook: Playbook, *, now: datetime) -> Sequence[Event]:
+    """A 429 proves that nothing happened and says nothing of the call: it takes none of its retries, whatever
+    the target's class. But it does not go on for ever."""
+    attempt = _attempt_failed(work, step, "throttled", result.error)
+    put_off = step.throttled + 1
+    if put_off >= MAX_THROTTLED:
+        return (attempt, _failed(work, step, _for_good(step), f"{result.error} ({put_off} times)"))
+    delay = delay_before(playbook.retry, step.key, put_off + 1, retry_after_us=result.retry_after_us)
+    return (attempt, _deferred(work, step, "retry", now + delay))
+
+
+def _attempt_failed(
+    work: Work, step: Step, kind: Literal["failed", "throttled", "unknown"], error: str
+) -> Event:
+    planned = work.plan[step.n]
+    message_id = work.message.message_id
+    return ev.ActionAttemptFailed(
+        message_id, step.n, planned.action, step.key, step.attempt, kind, clean(error), step.undo
+    )
+
+
+def _deferred(
+    work: Work,
+    step: Step,
+    reason: DeferReason,
+    until: datetime,
+    *,
+    deadline: datetime | None = None,
+    returned: bool = False,
+) -> Event:
+    planned = work.plan[step.n]
+    return ev.ActionDeferred(
         work.message.message_id,
         step.n,
         planned.action,
         step.key,
-        "retry",
-        now + delay,
+        reason,
+        until,
+        deadline,
+        returned_attempt=returned,
         undo=step.undo,
         target=planned.target,
     )
-    return (attempt, deferred)
+
+
+def _remotes(work: Work, planned: PlannedAction, remote: dict[str, str]) -> Mapping[str, object]:
+    """The ids that an action's targets gave, as its task shows them; `remote` is what the last one gave."""
+    if planned.parts == 1:
+        return remote
+    given: dict[str, object] = {}
+    for n in range(planned.first, planned.n + 1):
+        ids = remote if n == planned.n else work.done[n][1]
+        step = work.plan[n]
+        name = step.name or step.action
+        if ids:
+            given[name if name not in given else step.target or name] = ids
+    return given
 
 
 def _may_repeat(planned: PlannedAction, result: Outcome, step: Step, playbook: Playbook) -> bool:
@@ -296,13 +344,16 @@ def _failed(
     """The step's end without success: the action's own, or its compensation's."""
     planned = work.plan[step.n]
     message_id = work.message.message_id
+    error = clean(error)
+    if planned.parts > 1:
+        error = f"{planned.target}: {error}"
     if step.undo:
-        task_id = work.done[step.n][0].task_id
+        task = work.task_of(step.n)
+        task_id = task.task_id if task is not None else ""
         return ev.CompensationFailed(
-            message_id, step.n, planned.action, step.key, task_id, step.attempt, clean(error)
+            message_id, step.n, planned.action, step.key, task_id, step.attempt, error
         )
     held = step.maybe_done if maybe_done is None else maybe_done
-    error = clean(error)
     if held and category == "action_failed":
         error = f"{error} (an attempt may have happened: a retry keeps the key)"
     return ev.ActionFailed(message_id, step.n, planned.action, step.key, step.attempt, category, error, held)

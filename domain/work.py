@@ -38,11 +38,13 @@ class Step(Struct):
     maybe_done: bool = False
     #: Attempts that ended with the process: no failures of the target.
     interrupted: int = 0
+    #: Attempts that the target put off (429): no failures either.
+    throttled: int = 0
 
     @property
     def answered(self) -> int:
         """Attempts that count against the retries."""
-        return self.attempt - self.interrupted
+        return self.attempt - self.interrupted - self.throttled
 
 
 class Failure(Struct, frozen=True):
@@ -70,8 +72,8 @@ class Work(Struct):
     response: str = ""
     next: int = 0
     step: Step | None = None
-    #: n → what was done: its task, and the ids the target gave.
-    done: dict[int, tuple[Task, dict[str, str]]] = field(default_factory=dict)
+    #: n → what was done: its task (of an action's last step), and the ids the target gave.
+    done: dict[int, tuple[Task | None, dict[str, str]]] = field(default_factory=dict)
     undone: list[int] = field(default_factory=list)
     undo_failed: list[int] = field(default_factory=list)
     #: The step of which nobody knows whether it happened.
@@ -96,6 +98,11 @@ class Work(Struct):
     def unsettled(self) -> bool:
         """A person has to say first what happened."""
         return self.unknown is not None or bool(self.undo_failed)
+
+    def task_of(self, n: int) -> Task | None:
+        """The task of a step's action; None until all its steps are done."""
+        task, _ = self.done.get(self.plan[n].last, (None, {}))
+        return task
 
     def to_undo(self) -> list[int]:
         """Steps that stand, in the order of their compensation."""
@@ -131,16 +138,28 @@ def _started(work: Work, event: ev.ActionStarted, recorded: Recorded) -> None:
 
 
 def _executed(work: Work, event: ev.ActionExecuted, _: Recorded) -> None:
-    work.done[event.n] = (event.task, event.remote)
-    work.next = event.n + 1
+    _is_done(work, event.n, event.task, event.remote)
+
+
+def _step_executed(work: Work, event: ev.StepExecuted, _: Recorded) -> None:
+    _is_done(work, event.n, None, event.remote)
+
+
+def _is_done(work: Work, n: int, task: Task | None, remote: dict[str, str]) -> None:
+    work.done[n] = (task, remote)
+    work.next = n + 1
     work.step = None
-    if work.unknown == event.n:
+    if work.unknown == n:
         work.unknown = None
 
 
 def _attempt_failed(work: Work, event: ev.ActionAttemptFailed, _: Recorded) -> None:
-    if work.step is not None and event.kind == "unknown":
+    if work.step is None:
+        return
+    if event.kind == "unknown":
         work.step.maybe_done = True
+    elif event.kind == "throttled":
+        work.step.throttled += 1
 
 
 def _interrupted(work: Work, _event: ev.ActionInterrupted, _: Recorded) -> None:
@@ -177,7 +196,7 @@ def _failed(work: Work, event: ev.ActionFailed, _: Recorded) -> None:
         work.held_keys[f"{event.n}.{event.action}"] = event.key
 
 
-def _compensated(work: Work, event: ev.ActionCompensated, _: Recorded) -> None:
+def _compensated(work: Work, event: ev.ActionCompensated | ev.StepCompensated, _: Recorded) -> None:
     work.step = None
     work.undone.append(event.n)
     work.held_keys.pop(f"{event.n}.{event.action}", None)  # its target has seen that key done and undone
@@ -239,11 +258,13 @@ _Apply = Callable[[Work, Any, Recorded], None]
 _APPLY: dict[type[Event], _Apply] = {
     ev.ActionsPlanned: _planned,
     ev.ActionStarted: _started,
+    ev.StepExecuted: _step_executed,
     ev.ActionExecuted: _executed,
     ev.ActionAttemptFailed: _attempt_failed,
     ev.ActionInterrupted: _interrupted,
     ev.ActionDeferred: _deferred,
     ev.ActionFailed: _failed,
+    ev.StepCompensated: _compensated,
     ev.ActionCompensated: _compensated,
     ev.CompensationFailed: _compensation_failed,
     ev.MessageDeadLettered: _dead_lettered,

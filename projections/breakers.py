@@ -8,7 +8,7 @@ from domain import events as ev
 from domain.events import Recorded
 from projections import schema
 from projections.rows import Handlers, Owner, Rows
-from projections.schema import instant
+from projections.schema import instant, maybe_instant
 
 
 class BreakerRow(Struct, gc=False):
@@ -36,7 +36,7 @@ class Breakers:
     def _opened(self, recorded: Recorded, event: ev.BreakerOpened, _: Owner) -> None:
         at = instant(recorded.at)
         self._rows.put(
-            event.name, BreakerRow(event.name, "open", event.failures, at, instant(event.retry_at), at)
+            event.name, BreakerRow(event.name, "open", event.failures, at, maybe_instant(event.retry_at), at)
         )
 
     def _half_opened(self, recorded: Recorded, event: ev.BreakerHalfOpened, _: Owner) -> None:

@@ -79,7 +79,7 @@ class Unfinished:
 
     def _deferred(self, _: Recorded, event: ev.ActionDeferred, owner: Owner) -> None:
         target = event.target or event.action
-        reasons = {"breaker": f"breaker {target}", "busy": f"a worker of {target}", "retry": RETRY}
+        reasons = {"breaker": f"breaker {target}", "busy": f"a turn at {target}", "retry": RETRY}
         reason = reasons.get(event.reason, TARGET_CONFIGURATION)
         self._waits((*owner, event.message_id), reason)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from domain.events import Idempotency
-from domain.outcomes import Done, Failed, FailedForGood, Outcome, Unknown
+from domain.outcomes import Done, Failed, FailedForGood, Misconfigured, Outcome, Unknown
 from domain.ports import TargetRequest
 
 
@@ -72,6 +72,10 @@ class ScriptedTarget:
                 return Failed("the target answered 429", retry_after_us=2_000_000, throttled=True)
             case "fail_for_good":
                 return FailedForGood("the target answered 422")
+            case "misconfigured":
+                return Misconfigured("the target answered 401")
+            case "switched_off":
+                return Misconfigured("the target answered 410", switched_off=True)
             case "unknown":
                 return Unknown("the connection was lost after the request was sent")
             case "hang":

@@ -10,13 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from actors.breaker import BreakerActor, CallEnded, CallRegistry
+from actors.breaker import BreakerActor
+from actors.calls import CallRegistry
+from actors.worker import CallEnded
 from domain import codec
 from domain import events as ev
 from domain.breaker import BreakerPolicy
 from domain.commands import RecordOutcome
 from domain.outcomes import Done, Failed, Outcome, Unknown
 from domain.ports import ActionCall, TargetRequest
+from domain.retry import PARKED
 from tests.support.actors_outside import T0, HeldTarget
 from tests.support.actors_system import ActorSystem, Boot, Log, booting, stream_of
 from tests.support.eventually import eventually
@@ -350,7 +353,7 @@ def test_an_action_without_a_target_in_the_settings_waits_for_it(boot: Boot) -> 
     deferred = without.events()[-1]
     assert isinstance(deferred, ev.ActionDeferred)
     assert (deferred.reason, deferred.deadline) == ("target_configuration", None)
-    assert without.timers.delay(stream_of()) == pytest.approx(30.0)
+    assert without.timers.delay(stream_of()) == pytest.approx(PARKED.total_seconds())
 
 
 def test_a_second_writer_of_a_breaker_makes_no_call_go_out_twice(boot: Boot) -> None:
@@ -383,12 +386,14 @@ def test_a_second_writer_of_a_breaker_makes_no_call_go_out_twice(boot: Boot) -> 
 
 def test_a_breaker_under_load_answers_every_call_once(boot: Boot) -> None:
     log = Log()
-    target = HeldTarget("none", ("done", "fail", "fail", "done", "unknown", "fail", "throttle"), cycle=True)
+    script = ("done", "done", "fail", "fail", "done", "unknown", "fail", "throttle")
+    target = HeldTarget("none", script, cycle=True)
     send(log, range(300))
     policy = BreakerPolicy(open_us=1_000, open_cap_us=1_000, failure_rate=0.3)
     system = boot(log, {"notify_sales": target}, policy=policy)
 
     def all_settled() -> None:
+        system.clock.pass_time(5)  # type: ignore[attr-defined]
         for address, slot in list(system.timers.pending):
             system.fire(address, slot)
         system.settle()

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from actors.directory import LeadLimits
-from actors.lead import Wake
 from actors.pool import TURN
+from actors.protocol import Wake
 from domain import events as ev
 from domain.commands import (
     EndWait,

@@ -19,7 +19,7 @@ from domain import lead
 from domain.commands import EndWait, InterruptAction, ReceiveMessage, RecordOutcome
 from domain.events import ActionExecuted, ActionStarted, MessageDeadLettered, Place
 from domain.lead import LeadState, Wait
-from domain.outcomes import Done, Failed, FailedForGood, NotCalled, Unknown
+from domain.outcomes import Done, Failed, FailedForGood, Misconfigured, NotCalled, Unknown
 from domain.ports import ActionCall
 from domain.snapshots import Snapshots
 from tests.support.domain_given import INCARNATION, Story, message
@@ -36,13 +36,16 @@ OUTCOMES = st.sampled_from(
         Failed("429", 60_000_000, throttled=True),
         FailedForGood("no"),
         Unknown("timeout"),
+        Misconfigured("401"),
+        Misconfigured("410", switched_off=True),
         NotCalled(10_000_000),
         NotCalled(60_000_000, "target_configuration"),
     ]
 )
-CLASSES = st.fixed_dictionaries(
-    {}, optional={action: st.sampled_from(["none", "keyed", "once"]) for action in action_specs()}
-)
+CLASS = st.sampled_from(["none", "keyed", "once"])
+#: An action has no target, one, or several.
+TARGETS = CLASS | st.lists(CLASS, min_size=2, max_size=3).map(tuple)
+CLASSES = st.fixed_dictionaries({}, optional=dict.fromkeys(action_specs(), TARGETS))
 JUMPS = st.sampled_from([0, 1, 3600, 16 * 60, 9 * 86_400, -3600])
 
 SNAPSHOTS = Snapshots(LeadState, lead.RULES)

@@ -43,7 +43,12 @@ class Target:
 
     def back(self, *, failed: bool, generation: int | None = None) -> None:
         self.breaker, events = came_back(
-            self.breaker, self.policy, failed=failed, error="503", now_us=self.now, generation=generation
+            self.breaker,
+            self.policy,
+            "failed" if failed else "well",
+            error="503",
+            now_us=self.now,
+            generation=generation,
         )
         self.events += events
 
@@ -83,6 +88,7 @@ def test_it_opens_at_half_the_calls_failing_once_there_are_five() -> None:
     assert isinstance(event, BreakerOpened)
     assert (event.name, event.calls, event.failures, event.error) == ("crm", 5, 5, "503")
     assert event.open_for_us == 10 * SECOND
+    assert event.retry_at is not None
     assert to_us(event.retry_at) == target.now + 10 * SECOND
 
 

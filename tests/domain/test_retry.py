@@ -19,7 +19,7 @@ KEY = f"{base_key()}/0.create_order"
 
 
 def ordering(idempotency: str = "keyed", retry: RetryPolicy | None = None) -> Story:
-    story = Story(playbook({"create_order": idempotency}, retry=retry))  # type: ignore[dict-item]
+    story = Story(playbook({"create_order": idempotency}, retry=retry))
     story.receive(order())
     return story
 

@@ -18,7 +18,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from actors.breaker import BreakerActor, CallRegistry, TargetParts
+from actors.breaker import BreakerActor, TargetParts
+from actors.calls import CallRegistry
 from actors.directory import Directory, LeadLimits
 from actors.entry import EntryReader
 from actors.event_store import EventStore
@@ -320,7 +321,8 @@ class ActorSystem:
             breaker = self.breakers[f"{action}-target"]
             if breaker._out or breaker.running or not breaker._jobs.empty():
                 return False
-        return self.calls.count() == 0 or any(getattr(t, "holds", False) for t in self.outside.values())
+        held = sum(breaker.held() for breaker in self.breakers.values())
+        return self.calls.count() == held or any(getattr(t, "holds", False) for t in self.outside.values())
 
     def _end(self) -> None:
         if self._ended or not hasattr(self, "journal"):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from domain import events as ev
 from domain.events import Event
 from domain.lead import LeadState
+from domain.saga import MAX_THROTTLED
 
 #: Facts that may stand between those of a message at work: receipts, and what people do.
 _ASIDE = (
@@ -24,6 +25,8 @@ _ASIDE = (
     ev.TaskReassigned,
 )
 _ENDS = (ev.MessageCompleted, ev.MessageDeadLettered)
+_EXECUTED = (ev.StepExecuted, ev.ActionExecuted)
+_COMPENSATED = (ev.StepCompensated, ev.ActionCompensated)
 
 
 def in_order(history: Sequence[Event]) -> None:
@@ -48,8 +51,8 @@ def one_at_a_time(history: Sequence[Event]) -> None:
 
 def executed_once(history: Sequence[Event]) -> None:
     """A key is executed once and compensated once, in that order; so is each task."""
-    executed = Counter(e.key for e in history if isinstance(e, ev.ActionExecuted))
-    undone = Counter(e.key.removesuffix("/undo") for e in history if isinstance(e, ev.ActionCompensated))
+    executed = Counter(e.key for e in history if isinstance(e, _EXECUTED))
+    undone = Counter(e.key.removesuffix("/undo") for e in history if isinstance(e, _COMPENSATED))
     tasks = Counter(e.task.task_id for e in history if isinstance(e, ev.ActionExecuted))
     assert set(executed.values()) | set(undone.values()) | set(tasks.values()) <= {1}
     assert set(undone) <= set(executed)
@@ -61,7 +64,7 @@ def undone_in_reverse(history: Sequence[Event]) -> None:
     for event in history:
         if isinstance(event, ev.ActionsPlanned):
             down.pop(event.message_id, None)
-        elif isinstance(event, ev.ActionCompensated | ev.CompensationFailed):
+        elif isinstance(event, (*_COMPENSATED, ev.CompensationFailed)):
             if getattr(event, "settled_by", None):
                 continue
             assert event.n < down.get(event.message_id, 1000)
@@ -69,12 +72,12 @@ def undone_in_reverse(history: Sequence[Event]) -> None:
 
 
 def nothing_stands_after_an_ordinary_failure(history: Sequence[Event]) -> None:
-    """A message that was dead-lettered because an action failed has every executed action compensated."""
+    """A message that was dead-lettered because an action failed has every executed step compensated."""
     standing: dict[str, set[str]] = {}
     for event in history:
-        if isinstance(event, ev.ActionExecuted):
+        if isinstance(event, _EXECUTED):
             standing.setdefault(event.message_id, set()).add(event.key)
-        elif isinstance(event, ev.ActionCompensated):
+        elif isinstance(event, _COMPENSATED):
             standing[event.message_id].discard(event.key.removesuffix("/undo"))
         elif isinstance(event, ev.MessageReceived):
             standing.pop(event.message_id, None)
@@ -83,6 +86,32 @@ def nothing_stands_after_an_ordinary_failure(history: Sequence[Event]) -> None:
             "breaker_open",
         }:
             assert not standing.get(event.message_id)
+
+
+def an_action_is_its_steps(history: Sequence[Event]) -> None:
+    """Steps are done in order; with the last one their action is executed, and with the last one that still
+    stands of an executed action it is compensated. No other event says either."""
+    plans: dict[str, dict[int, ev.PlannedAction]] = {}
+    stands: dict[str, set[int]] = {}
+    executed: dict[str, set[int]] = {}
+    for event in history:
+        if isinstance(event, ev.ActionsPlanned):
+            plans[event.message_id] = {step.n: step for step in event.actions}
+            stands[event.message_id], executed[event.message_id] = set(), set()
+        elif isinstance(event, _EXECUTED):
+            step, done = plans[event.message_id][event.n], stands[event.message_id]
+            assert set(range(step.n)) <= done
+            assert isinstance(event, ev.ActionExecuted) is (step.n == step.last)
+            done.add(step.n)
+            if step.n == step.last:
+                executed[event.message_id].add(step.last)
+        elif isinstance(event, _COMPENSATED):
+            step, done = plans[event.message_id][event.n], stands[event.message_id]
+            done.remove(step.n)
+            whole = step.last in executed[event.message_id] and not done & set(
+                range(step.first, step.last + 1)
+            )
+            assert isinstance(event, ev.ActionCompensated) is whole
 
 
 def calls_alternate(history: Sequence[Event]) -> None:
@@ -103,20 +132,27 @@ def calls_alternate(history: Sequence[Event]) -> None:
 
 
 def attempts_are_bounded(history: Sequence[Event]) -> None:
-    """At most four calls of a key in one run that the process survived; of an order towards a once target, one."""
+    """At most four calls of a key in one run that the process survived and the target took; of an order towards
+    a once target, one. A target puts a call off so often and no more."""
     classes: dict[str, str | None] = {}
     made: Counter[str] = Counter()
+    put_off: Counter[str] = Counter()
     for event in history:
         if isinstance(event, ev.ActionsPlanned):
             classes |= {step.key: step.idempotency for step in event.actions}
             for step in event.actions:
                 made.pop(step.key, None)
+                put_off.pop(step.key, None)
         elif isinstance(event, ev.ActionStarted):
             made[event.key] += 1
             once = classes.get(event.key) == "once" and event.action == "create_order"
             assert made[event.key] <= (1 if once else 4)
         elif isinstance(event, ev.ActionInterrupted):
             made[event.key] -= classes.get(event.key) != "once"
+        elif isinstance(event, ev.ActionAttemptFailed) and event.kind == "throttled":
+            made[event.key] -= 1
+            put_off[event.key] += 1
+            assert put_off[event.key] <= MAX_THROTTLED
         elif isinstance(event, ev.ActionDeferred) and event.returned_attempt:
             made[event.key] -= 1
 
@@ -163,6 +199,7 @@ OF_HISTORY: tuple[Callable[[Sequence[Event]], None], ...] = (
     executed_once,
     undone_in_reverse,
     nothing_stands_after_an_ordinary_failure,
+    an_action_is_its_steps,
     calls_alternate,
     attempts_are_bounded,
 )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import ModuleType
+from typing import Any
 
 from actors.executors.registry import discover as discover_executors
 from domain.actions import ActionSpec
@@ -21,18 +22,37 @@ def action_specs() -> dict[str, ActionSpec]:
     return {name: executor.spec for name, executor in discover_executors().items()}
 
 
+#: What an action's targets are: the class of the one, or the classes of several in order.
+Classes = Idempotency | tuple[Idempotency, ...]
+
+
+def routes_of(targets: Mapping[str, Classes]) -> Mapping[str, tuple[Route, ...]]:
+    """`action` or `action@business` → its routes: to `<action>-target`, or of several to
+    `<action>-target.a`, `.b` and so on, each by its letter."""
+    return {of: tuple(_routes(of, classes)) for of, classes in targets.items()}
+
+
+def _routes(of: str, classes: Classes) -> Iterator[Route]:
+    action, at, business = of.partition("@")
+    if isinstance(classes, str):
+        yield Route(f"{action}-target{at}{business}", classes)
+        return
+    for name, idempotency in zip("abcdefgh", classes, strict=False):
+        yield Route(f"{action}-target.{name}{at}{business}", idempotency, name)
+
+
 def playbook(
-    targets: Mapping[str, Idempotency] | None = None,
+    targets: Mapping[str, Any] | None = None,
     *,
     modules: Iterable[ModuleType] = (),
     retry: RetryPolicy | None = None,
     actions: Mapping[str, ActionSpec] | None = None,
 ) -> Playbook:
-    """Rules in which `targets` (action → idempotency class) go out, each to the target `<action>-target`."""
-    classes = targets or {}
+    """Rules in which `targets` (action → `Classes`) go out, as `routes_of` says."""
+    routes = routes_of(targets or {})
 
-    def route(_business_id: str, action: str) -> Route | None:
-        return Route(f"{action}-target", classes[action]) if action in classes else None
+    def route(business_id: str, action: str) -> tuple[Route, ...]:
+        return routes.get(f"{action}@{business_id}") or routes.get(action, ())
 
     return Playbook(
         tenants=TENANTS,

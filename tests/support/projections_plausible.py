@@ -26,6 +26,7 @@ class Plausible:
         self._phase: dict[tuple[int, int], str] = {}
         self._runs: dict[tuple[int, int], int] = {}
         self._rejects: dict[str, str] = {}
+        self._closed: set[str] = set()
         self._numbers = 0
 
     def happen(self, choice: Choice) -> None:
@@ -55,8 +56,12 @@ class Plausible:
 
     def _executed(self, lead: LeadStory, key: tuple[int, int], message: str) -> None:
         n, run = self._next(), self._runs.get(key, 1)
+        key_of = lead.key(message)
+        if n % 3 == 0:
+            lead.add(ev.StepExecuted(message, n - 1, "flag_for_review", f"{key_of}/{n - 1}.", "a", 1))
         lead.add(lead.executed(message, "flag_for_review", n=n, run=run), ev.LeadFlagged(message, f"k{n}"))
         if n % 2:
+            lead.add(ev.StepCompensated(message, n, "flag_for_review", f"{key_of}/{n}./undo", "a", 1))
             lead.add(lead.compensated(message, n, run), ev.LeadUnflagged(message, f"k{n}"))
 
     def _started(self, lead: LeadStory, key: tuple[int, int], message: str) -> None:
@@ -106,7 +111,11 @@ class Plausible:
             ev.TaskCancelled(task, "c", "ann", ""),
             ev.TaskReassigned(task, "user", "bob", "c", "ann", ""),
         )
-        lead.add(moves[self._next() % 4])
+        if task not in self._closed:  # a task that has ended takes no more commands
+            move = moves[self._next() % 4]
+            lead.add(move)
+            if isinstance(move, ev.TaskCompleted | ev.TaskCancelled):
+                self._closed.add(task)
 
     def _rejected(self, lead: LeadStory, key: tuple[int, int], message: str) -> None:
         category = "lead_stopped" if self._next() % 2 else "rejected"
@@ -132,6 +141,7 @@ class Plausible:
         stream = lead_stream(self._leads[lead].business, self._leads[lead].stream.rsplit(":", 1)[1])
         others = (
             ("breaker:orders", ev.BreakerOpened("orders", 10, 7, self.story.now, 30_000_000, "refused")),
+            ("breaker:orders", ev.BreakerOpened("orders", 1, 1, None, 0, "410", True, True)),
             ("breaker:orders", ev.BreakerHalfOpened("orders")),
             ("breaker:orders", ev.BreakerClosed("orders")),
             ("rejects:3", ev.LeadStopped(stream, "boom", "stack", 3)),
