@@ -217,7 +217,7 @@ def test_of_a_target_that_may_be_called_once_a_crash_makes_unknown_only_what_was
     send(log, range(20))
     system = boot(log, {"notify_sales": target}, workers=3)
     eventually(lambda: len(target.requests) == 3)
-    eventually(lambda: [system.kinds(f"lead-{n}")[-1] for n in range(20)].count("ActionDeferred") == 17)
+    eventually(lambda: [system.kinds(f"lead-{n}")[-1:] for n in range(20)].count(["ActionDeferred"]) == 17)
     system.crash()
     target.release()
     again = HeldTarget("once")
