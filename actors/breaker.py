@@ -182,6 +182,10 @@ class BreakerActor(RecordingActor):
         return self.target.perform(call)
 
     def ended(self, ended: CallEnded) -> None:
+        if isinstance(ended.outcome, Failed) and ended.outcome.throttled:
+            seconds = self._turns.pause(ended.outcome.retry_after_us)
+            if seconds:
+                log.info("target asks for a pause", target=self.target.name, seconds=seconds)
         self.parts.tell(self.actor_urn, ended)
 
     # Calls come and go out.
@@ -244,10 +248,6 @@ class BreakerActor(RecordingActor):
     def _end(self, call: ActionCall, outcome: Outcome, generation: int, now: datetime) -> None:
         """A call is over: the breaker counts it, its lead is told, and who waits may come."""
         self._count(outcome, generation, now)
-        if isinstance(outcome, Failed) and outcome.throttled:
-            seconds = self._turns.pause(outcome.retry_after_us)
-            if seconds:
-                log.info("target asks for a pause", target=self.target.name, seconds=seconds)
         if isinstance(outcome, Misconfigured):
             self._wait_for(call, outcome)
         else:

@@ -1,10 +1,12 @@
 """Who waits for one target, and whose turn is next: the officer of `domain/pace.py`.
 
-Owned by the target's supervisor, and used on its turns alone, but for `is_paused`, which its workers ask.
+Owned by the target's supervisor, and used by it alone, but for `pause` and `is_paused`: its workers, which hear
+of a pause first, begin it, so that none of them goes on to the next call.
 """
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable
 
@@ -38,19 +40,23 @@ class Turns:
         *,
         once: bool,
     ) -> None:
-        self._calls_per_second = calls_per_second
         self._longest_pause_us = round(longest_pause * 1e6)
         self._monotonic = monotonic
         self._once = once
+        #: Guards every change of the pace.
+        self._lock = threading.Lock()
         self._pace = pace.pace_of(calls_per_second)
-        #: The target has a rate or is pausing: calls go one by one, in the order in which they came.
-        self.limited = self._pace.interval_us > 0
         #: Calls that wait here.
         self.held: deque[ActionCall] = deque()
         #: Key → its lead, longest waiting first.
         self.leads: dict[str, Waiting] = {}
         #: Keys of the leads that were told to come and have not; while `limited` others stay behind them.
         self._told: set[str] = set()
+
+    @property
+    def limited(self) -> bool:
+        """The target has a rate or is pausing: calls go one by one, in the order in which they came."""
+        return self._pace.interval_us > 0 or self._pace.paused_until_us > 0
 
     def is_it(self, call: ActionCall) -> bool:
         """Whether a call that has just come may go out: nobody was before it, and the pace allows it."""
@@ -66,7 +72,8 @@ class Turns:
         self.leads.pop(call.key, None)
         if self.limited:
             self._told.discard(call.key)
-            self._pace = pace.let_out(self._pace, self._now_us())
+            with self._lock:
+                self._pace = pace.let_out(self._pace, self._now_us())
 
     def waits(self, call: ActionCall) -> None:
         """Its lead waits to be told; the call that was begun has been given back."""
@@ -83,23 +90,24 @@ class Turns:
         return told
 
     def pause(self, asked_us: int | None) -> float:
-        """The target wants no call for so long, up to the longest pause. In seconds; 0 in a pause already."""
-        was_paused = self.is_paused()
+        """The target wants no call for so long, up to the longest pause. In seconds; 0 in a pause already. Any
+        thread."""
         for_us = max(0, min(_PAUSE_US if asked_us is None else asked_us, self._longest_pause_us))
-        self._pace = pace.paused(self._pace, self._now_us(), for_us)
-        self.limited = True
+        with self._lock:
+            was_paused = self.is_paused()
+            self._pace = pace.paused(self._pace, self._now_us(), for_us)
         return 0.0 if was_paused else for_us / 1e6
 
     def is_paused(self) -> bool:
         """Any thread."""
         until = self._pace.paused_until_us
-        return bool(until) and until > self._now_us()
+        return until > 0 and until > self._now_us()
 
     def pause_is_over(self) -> None:
         """Forget a pause that has passed: without a rate calls go as they come again."""
-        if self._pace.paused_until_us and not self.is_paused():
-            self._pace = pace.resumed(self._pace)
-            self.limited = self._pace.interval_us > 0
+        with self._lock:
+            if self._pace.paused_until_us and not self.is_paused():
+                self._pace = pace.resumed(self._pace)
 
     def look_again_us(self) -> int | None:
         """When the next call may go out, if one waits for that."""

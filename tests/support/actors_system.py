@@ -39,7 +39,7 @@ from domain.events import Event, Recorded
 from domain.ports import ActionCall, Target
 from domain.retry import RetryPolicy
 from tests.support.actors_outside import HeldTarget, KeptReplies, ManualClock, Timers
-from tests.support.domain_rules import playbook
+from tests.support.domain_rules import Classes, playbook, routes_of
 from tests.support.eventually import eventually
 
 BUSINESS = "acme-foods"
@@ -72,7 +72,7 @@ class Log:
             "confidence": 0.95,
             **fields,
         }
-        return self.raw(json.dumps(body).encode(), lead)
+        return self.raw(json.dumps(body).encode(), lead, business=body["business_id"])
 
     def order(self, message_id: str, lead: str = "lead-1", **fields: Any) -> Entry:
         """A message that plans `create_order`, then `notify_sales`."""
@@ -82,13 +82,31 @@ class Log:
     def command(self, command: PersonsCommand, lead: str = "lead-1") -> Entry:
         return self.raw(encode_command(command), lead, kind="cmd")
 
-    def raw(self, body: bytes, lead: str = "lead-1", kind: str = "in") -> Entry:
+    def raw(self, body: bytes, lead: str = "lead-1", kind: str = "in", *, business: str = BUSINESS) -> Entry:
         token = tokens.encode(lead)
-        partition = tokens.partition_of(BUSINESS, token)
-        subject = [b"partition", b"%d" % partition, kind.encode(), BUSINESS.encode(), token.encode()]
+        partition = tokens.partition_of(business, token)
+        subject = [b"partition", b"%d" % partition, kind.encode(), business.encode(), token.encode()]
         entry = Entry(partition, len(self.entries) + 1, subject, body)
         self.entries.append(entry)
         return entry
+
+
+#: An action's target, or its several targets in order.
+Outside = Target | tuple[Target, ...]
+
+
+def classes_of(outside: Outside) -> Classes:
+    """The idempotency classes of an action's targets, as `domain_rules.playbook` takes them."""
+    return tuple(t.idempotency for t in outside) if isinstance(outside, tuple) else outside.idempotency
+
+
+def named(targets: Mapping[str, Outside]) -> Iterator[tuple[str, tuple[str, Target]]]:
+    """Each target with its action, under the name that its route has."""
+    routes = routes_of({of: classes_of(outside) for of, outside in targets.items()})
+    for of, outside in targets.items():
+        several = outside if isinstance(outside, tuple) else (outside,)
+        for route, target in zip(routes[of], several, strict=True):
+            yield route.target, (of.partition("@")[0], target)
 
 
 class ProcessIsGone(BaseException):
@@ -102,7 +120,7 @@ class ActorSystem:
         self,
         folder: Path,
         log: Log,
-        targets: Mapping[str, Target] | None = None,
+        targets: Mapping[str, Outside] | None = None,
         *,
         clock: Clock | None = None,
         timers: Timers | Scheduler | None = None,
@@ -110,16 +128,20 @@ class ActorSystem:
         policy: BreakerPolicy | None = None,
         retry: RetryPolicy | None = None,
         workers: int = 4,
+        rate: float | None = None,
         threads: int = 2,
         modules: tuple[ModuleType, ...] = (),
     ) -> None:
         self.folder = folder
         self.log = log
         self.outside = targets or {}
+        #: Name of each target's breaker → its action and the target.
+        self._named = dict(named(self.outside))
         self.clock = clock or ManualClock()
         self.timers: Any = timers or Timers()
         self.policy = policy or BreakerPolicy()
         self.workers = workers
+        self.rate = rate
         self.dead = False
         self.deaths: list[tuple[str, BaseException]] = []
         self.replies = KeptReplies()
@@ -128,7 +150,7 @@ class ActorSystem:
         self.directory = Directory(limits or LeadLimits(restart_delays=(1.0, 5.0)), self.timers.arm)
         self.targets = dict(self._target_parts())
         self.calls = CallRegistry(self.directory.tell, self.targets.__contains__)
-        classes = {action: target.idempotency for action, target in self.outside.items()}
+        classes = {of: classes_of(outside) for of, outside in self.outside.items()}
         self.playbook = playbook(classes, retry=retry, modules=modules)
         self.breakers: dict[str, BreakerActor] = {}
         self.rejects: list[RejectsActor] = []
@@ -185,14 +207,14 @@ class ActorSystem:
         eventually(lambda: self._idle() and self._idle(), within=within, every=0.002)
         assert not self.deaths, self.deaths
 
-    def events(self, lead: str = "lead-1") -> list[Event]:
-        return [recorded.event for recorded in self.history(stream_of(lead))]
+    def events(self, lead: str = "lead-1", business: str = BUSINESS) -> list[Event]:
+        return [recorded.event for recorded in self.history(stream_of(lead, business))]
 
     def history(self, stream: str) -> list[Recorded]:
         return list(self.store.stream(stream))
 
-    def kinds(self, lead: str = "lead-1") -> list[str]:
-        return [type(event).__name__ for event in self.events(lead)]
+    def kinds(self, lead: str = "lead-1", business: str = BUSINESS) -> list[str]:
+        return [type(event).__name__ for event in self.events(lead, business)]
 
     def everything(self) -> list[Recorded]:
         return list(self.store.read(0, 10_000_000))
@@ -216,11 +238,10 @@ class ActorSystem:
 
     def _target_parts(self) -> Any:
         executors = discover()
-        for action, target in self.outside.items():
-            name = f"{action}-target"
+        for name, (action, target) in self._named.items():
             perform = self._while_alive(performer(executors[action], target))
             once = target.idempotency == "once"
-            yield name, TargetParts(name, perform, self.policy, self.workers, 0.05, once)
+            yield name, TargetParts(name, perform, self.policy, self.workers, 0.05, once, self.rate)
 
     def _while_alive(self, perform: Callable[[ActionCall], Any]) -> Callable[[ActionCall], Any]:
         def guarded(call: ActionCall) -> Any:
@@ -315,14 +336,15 @@ class ActorSystem:
 
     def _calls_at_rest(self) -> bool:
         """Every call that can end has ended: a target that holds calls keeps its own, and those behind them."""
-        for action, target in self.outside.items():
+        for name, (_, target) in self._named.items():
             if isinstance(target, HeldTarget) and target.holds:
                 continue
-            breaker = self.breakers[f"{action}-target"]
+            breaker = self.breakers[name]
             if breaker._out or breaker.running or not breaker._jobs.empty():
                 return False
         held = sum(breaker.held() for breaker in self.breakers.values())
-        return self.calls.count() == held or any(getattr(t, "holds", False) for t in self.outside.values())
+        holds = any(getattr(target, "holds", False) for _, target in self._named.values())
+        return self.calls.count() == held or holds
 
     def _end(self) -> None:
         if self._ended or not hasattr(self, "journal"):
@@ -347,7 +369,7 @@ def booting(folder: Path) -> Iterator[Boot]:
     with ExitStack() as at_end:
 
         def boot(
-            log: Log, targets: Mapping[str, Target] | None = None, *, read: bool = True, **options: Any
+            log: Log, targets: Mapping[str, Outside] | None = None, *, read: bool = True, **options: Any
         ) -> ActorSystem:
             system = ActorSystem(folder, log, targets, **options)
             at_end.callback(system.crash)
@@ -356,8 +378,8 @@ def booting(folder: Path) -> Iterator[Boot]:
         yield boot
 
 
-def stream_of(lead: str = "lead-1") -> str:
-    return tokens.lead_stream(BUSINESS, tokens.encode(lead))
+def stream_of(lead: str = "lead-1", business: str = BUSINESS) -> str:
+    return tokens.lead_stream(business, tokens.encode(lead))
 
 
 def rejects_of(lead: str = "lead-1") -> str:
