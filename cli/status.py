@@ -25,7 +25,7 @@ from cli.shell import FAILED, settings_of
 from domain.errors import LeadlineError
 from projections.queries import Row
 from projections.store import ViewsPosition
-from projections.unfinished import WAITS_FOR_PERSON
+from projections.unfinished import ITS_TURN, WAITS_FOR_PERSON
 from settings import Settings
 
 ASK_AGAIN_SECONDS = 0.2
@@ -43,7 +43,14 @@ class Status(Struct, frozen=True):
 
     @property
     def waiting_for_person(self) -> list[Row]:
-        return [row for row in self.unfinished if row["waiting_for"] in WAITS_FOR_PERSON]
+        """What only a person can move, and what stands behind it in its lead's queue."""
+        held = {_lead(row) for row in self.unfinished if row["waiting_for"] in WAITS_FOR_PERSON}
+        return [
+            row
+            for row in self.unfinished
+            if row["waiting_for"] in WAITS_FOR_PERSON
+            or (row["waiting_for"] == ITS_TURN and _lead(row) in held)
+        ]
 
     @property
     def open(self) -> list[str]:
@@ -80,6 +87,10 @@ def status(
     if wait_idle and seen.open:
         note(f"not idle after {timeout:g} s: {'; '.join(seen.open)}", "red")
         raise typer.Exit(FAILED)
+
+
+def _lead(row: Row) -> tuple[str, str]:
+    return row["business_id"], row["lead_id"]
 
 
 def look(settings: Settings) -> Status:

@@ -14,7 +14,7 @@ import trustme
 from actors.performer import answer_of
 from actors.targets.scripted import ScriptedTarget
 from domain.events import Idempotency
-from domain.outcomes import Done, Failed, FailedForGood, Outcome, Unknown
+from domain.outcomes import Done, Failed, FailedForGood, Misconfigured, Outcome, Unknown
 from tests.support.actors_outside import HeldTarget
 from tests.support.target_kinds import KINDS, Kind, request_of
 
@@ -153,6 +153,15 @@ def test_a_script_ends_in_its_last_word_or_begins_again() -> None:
     again = ScriptedTarget("none", ("fail", "done"), cycle=True)
     assert [type(last.call(request_of())) for _ in range(4)] == [Failed, Done, Done, Done]
     assert [type(again.call(request_of())) for _ in range(4)] == [Failed, Done, Failed, Done]
+
+
+def test_a_script_can_say_that_the_configuration_is_wrong() -> None:
+    target = ScriptedTarget("once", ("misconfigured", "switched_off", "done"))
+    refused, gone = target.call(request_of()), target.call(request_of())
+    assert isinstance(refused, Misconfigured)
+    assert isinstance(gone, Misconfigured)
+    assert (refused.switched_off, gone.switched_off) == (False, True)
+    assert isinstance(target.call(request_of()), Done)
 
 
 def test_a_hanging_call_lasts_longer_than_its_timeout_and_ends_as_unknown() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import pairwise
+from typing import get_args
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,10 +12,12 @@ from hypothesis import strategies as st
 from domain.breaker import (
     Breaker,
     BreakerPolicy,
+    Ended,
     admits,
     came_back,
     evolve,
     let_out,
+    probes_left,
     retry_in_us,
     time_is_up,
     to_us,
@@ -25,6 +28,7 @@ from tests.support.domain_given import T0, names
 SECOND = 1_000_000
 START = to_us(T0)
 POLICY = BreakerPolicy()
+ENDS: tuple[Ended, ...] = get_args(Ended)
 
 
 class Target:
@@ -37,15 +41,18 @@ class Target:
         self.events: list[Event] = []
 
     def call(self, *, failed: bool) -> None:
+        self.ends("failed" if failed else "well")
+
+    def ends(self, ended: Ended) -> None:
         assert admits(self.breaker, self.policy)
         self.breaker = let_out(self.breaker)
-        self.back(failed=failed)
+        self.back(ended)
 
-    def back(self, *, failed: bool, generation: int | None = None) -> None:
+    def back(self, ended: Ended, generation: int | None = None) -> None:
         self.breaker, events = came_back(
             self.breaker,
             self.policy,
-            "failed" if failed else "well",
+            ended,
             error="503",
             now_us=self.now,
             generation=generation,
@@ -210,9 +217,9 @@ def test_one_probe_well_and_one_failed_opens_it() -> None:
 
 def test_a_straggler_changes_nothing_while_it_is_open() -> None:
     target = opened()
-    for failed in (True, False):
+    for ended in ENDS:
         before = target.breaker
-        target.back(failed=failed)
+        target.back(ended)
         assert target.breaker == before
     assert len(target.events) == 1
 
@@ -222,9 +229,9 @@ def test_a_straggler_from_before_it_opened_is_no_probe() -> None:
     sent_in = target.breaker.generation
     target.calls([True] * 5)
     target.half_open()
-    for failed in (False, False, False, True):
+    for ended in (*ENDS, *ENDS):
         before = target.breaker
-        target.back(failed=failed, generation=sent_in)
+        target.back(ended, generation=sent_in)
         assert target.breaker == before
 
 
@@ -233,15 +240,73 @@ def test_a_probe_counts_in_its_own_generation() -> None:
     generation = target.breaker.generation
     for _ in range(2):
         target.breaker = let_out(target.breaker)
-        target.back(failed=False, generation=generation)
+        target.back("well", generation=generation)
     assert target.state == "closed"
 
 
-def test_a_429_is_told_as_no_failure_and_is_not_counted_as_one() -> None:
+def test_a_429_counts_neither_as_a_failure_nor_as_a_call_that_went_well() -> None:
+    target = Target()
+    for _ in range(50):
+        target.ends("put_off")
+    assert (target.state, target.breaker.counts) == ("closed", ())
+    target.calls([True] * 5)
+    assert target.state == "open"
+
+
+def test_a_probe_that_is_put_off_proves_nothing_and_leaves_its_place_to_another() -> None:
+    target = probing()
+    for _ in range(5):
+        target.ends("put_off")
+    assert (target.state, probes_left(target.breaker, POLICY)) == ("half_open", 2)
+    target.calls([False, False])
+    assert target.state == "closed"
+
+
+def test_one_call_refused_because_of_the_configuration_opens_it() -> None:
     target = Target()
     target.calls([False] * 50)
-    assert sum(failures for _, _, failures in target.breaker.counts) == 0
-    assert target.state == "closed"
+    target.ends("misconfigured")
+    [event] = target.events
+    assert isinstance(event, BreakerOpened)
+    assert (event.configuration, event.switched_off, event.open_for_us) == (True, False, 10 * SECOND)
+    assert target.breaker.configuration
+    assert not admits(target.breaker, POLICY)
+
+
+def test_it_is_probed_at_growing_intervals_and_closes_once_that_is_mended() -> None:
+    target = Target()
+    target.ends("misconfigured")
+    seconds = [target.breaker.open_for_us // SECOND]
+    for _ in range(6):
+        target.half_open()
+        assert target.breaker.configuration, "who is held back meanwhile has no deadline either"
+        target.ends("misconfigured")
+        seconds.append(target.breaker.open_for_us // SECOND)
+    assert seconds == [10, 20, 40, 80, 160, 300, 300]
+    target.half_open()
+    target.calls([False, False])
+    assert (target.state, target.breaker.configuration) == ("closed", False)
+
+
+def test_a_probe_that_fails_otherwise_makes_it_open_for_failures() -> None:
+    target = Target()
+    target.ends("misconfigured")
+    target.half_open()
+    target.call(failed=True)
+    assert (target.state, target.breaker.configuration) == ("open", False)
+
+
+def test_a_target_that_is_switched_off_has_no_time_to_be_tried_again() -> None:
+    target = Target()
+    target.ends("switched_off")
+    [event] = target.events
+    assert isinstance(event, BreakerOpened)
+    assert (event.configuration, event.switched_off, event.retry_at) == (True, True, None)
+    before = target.breaker
+    target.half_open()  # as a start does
+    assert (before.switched_off, target.breaker.switched_off) == (True, False)
+    target.call(failed=True)
+    assert target.breaker.open_for_us == 20 * SECOND
 
 
 def test_its_events_give_the_same_breaker_again() -> None:
@@ -253,16 +318,13 @@ def test_its_events_give_the_same_breaker_again() -> None:
     assert replayed == target.breaker
 
 
-@given(
-    st.lists(
-        st.tuples(st.sampled_from(["well", "fail", "time", "tick", "back"]), st.integers(0, 40)), max_size=60
-    )
-)
+@given(st.lists(st.tuples(st.sampled_from([*ENDS, "time", "tick", "back"]), st.integers(0, 40)), max_size=60))
 def test_whatever_happens_it_stays_within_its_rules(steps: list[tuple[str, int]]) -> None:
     target = Target()
     for what, seconds in steps:
-        if what in {"well", "fail"} and admits(target.breaker, POLICY):
-            target.call(failed=what == "fail")
+        if what in ENDS:
+            if admits(target.breaker, POLICY):
+                target.ends(what)
         elif what == "time":
             target.breaker, events = time_is_up(target.breaker)
             target.events += events

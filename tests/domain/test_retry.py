@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from domain.events import ActionAttemptFailed, ActionDeferred, ActionExecuted, ActionFailed, ActionStarted
 from domain.outcomes import Done, Failed, FailedForGood, Outcome, Unknown
 from domain.retry import RetryPolicy, delay_before
+from domain.saga import MAX_THROTTLED
 from tests.support.domain_given import T0, Story, base_key, names, order
 from tests.support.domain_rules import playbook
 
 SECOND = timedelta(seconds=1)
 KEY = f"{base_key()}/0.create_order"
+THROTTLED = Failed("the target answered 429", retry_after_us=1_000_000, throttled=True)
 
 
 def ordering(idempotency: str = "keyed", retry: RetryPolicy | None = None) -> Story:
@@ -110,6 +112,56 @@ def test_create_order_towards_a_once_target_is_never_repeated() -> None:
     assert story.at_rest
     assert len(story.all(ActionStarted)) == 1
     assert story.last(ActionFailed).category == "action_failed"
+
+
+@pytest.mark.parametrize("idempotency", ["none", "keyed", "once"])
+def test_a_429_takes_none_of_a_calls_retries_whatever_the_target(idempotency: str) -> None:
+    story = ordering(idempotency)
+    for _ in range(MAX_THROTTLED - 1):
+        assert names(story.answer(THROTTLED)) == ["ActionAttemptFailed", "ActionDeferred"]
+        story.wait()
+    assert {event.kind for event in story.all(ActionAttemptFailed)} == {"throttled"}
+    if idempotency != "once":  # an order is not repeated there
+        for _ in range(3):
+            story.answer(Failed("503"))
+            story.wait()
+    story.answer(Done())
+    assert story.all(ActionExecuted)[0].action == "create_order"
+
+
+def test_a_target_that_puts_a_call_off_again_and_again_is_given_up() -> None:
+    story = ordering("once")
+    for _ in range(MAX_THROTTLED - 1):
+        story.answer(THROTTLED)
+        story.wait()
+    story.answer(THROTTLED)
+    failed = story.last(ActionFailed)
+    assert (failed.category, failed.maybe_done) == ("action_failed", False)
+    assert failed.error == f"the target answered 429 ({MAX_THROTTLED} times)"
+    assert len({event.attempt for event in story.all(ActionStarted)}) == MAX_THROTTLED, "each is a call made"
+
+
+def test_a_429_without_a_time_is_waited_for_as_a_failure_is() -> None:
+    story = ordering(retry=RetryPolicy(delays=()))
+    story.answer(Failed("429", throttled=True))
+    assert 0.9 * SECOND <= story.due.delay <= 1.1 * SECOND
+    story = ordering()
+    for _ in range(6):
+        story.answer(Failed("429", throttled=True))
+        story.wait()
+    for gap, planned in zip(story.gaps(), (1, 5, 15, 15, 15, 15), strict=True):
+        assert planned * 0.9 <= gap <= planned * 1.1
+
+
+def test_a_compensation_that_is_put_off_too_often_is_a_failed_one() -> None:
+    story = Story(playbook({"create_order": "keyed", "notify_sales": "keyed"}))
+    story.receive(order())
+    story.answer(Done())
+    story.answer(FailedForGood("no"))
+    for _ in range(MAX_THROTTLED - 1):
+        story.answer(THROTTLED)
+        story.wait()
+    assert "CompensationFailed" in names(story.answer(THROTTLED))
 
 
 def test_an_error_that_no_store_takes_is_recorded_all_the_same() -> None:

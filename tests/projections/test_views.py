@@ -287,6 +287,8 @@ def test_an_unfinished_message_says_in_words_what_it_waits_for(story: Story, lea
     assert waiting(story)["m1"] == "retry"
     lead.add(lead.deferred("m1", "breaker", "create_order@acme"))
     assert waiting(story)["m1"] == "breaker create_order@acme"
+    lead.add(lead.deferred("m1", "busy", "create_order@acme"))
+    assert waiting(story)["m1"] == "a turn at create_order@acme"
     lead.add(lead.deferred("m1", "target_configuration"))
     assert waiting(story)["m1"] == "target configuration"
     lead.add(lead.started("m1", undo=True))
@@ -324,6 +326,39 @@ def test_a_breaker_goes_through_its_three_states(story: Story) -> None:
         gauge = metric(story, "circuit_breaker_state")
         seen.append((row["state"], row["failures"], row["opened_at"] is not None, gauge["orders",]))
     assert seen == [("open", 7, True, 2), ("half_open", 7, True, 1), ("closed", 0, False, 0)]
+
+
+def test_a_breaker_that_waits_for_a_start_is_open_without_a_time(story: Story) -> None:
+    event = ev.BreakerOpened("orders", 1, 1, None, 0, "410", configuration=True, switched_off=True)
+    story.add("breaker:orders", event)
+    with views_of(story) as views:
+        (row,) = views.breakers()
+    assert (row["state"], row["retry_at"]) == ("open", None)
+    assert metric(story, "circuit_breaker_state") == {("orders",): 2}
+
+
+def test_steps_are_no_actions_of_their_own(story: Story, lead: LeadStory) -> None:
+    """A task, a lead's open tasks and the metrics count the action that the steps make up."""
+    key = lead.key("m1")
+    first = ev.StepExecuted(
+        "m1", 0, "notify_sales", f"{key}/0.notify_sales", "notify_sales.crm", 1, {"id": "7"}
+    )
+    undone = ev.StepCompensated("m1", 1, "notify_sales", f"{key}/1.notify_sales/undo", "notify_sales.erp", 1)
+    lead.add(lead.received("m1"), lead.started("m1", "notify_sales"), first)
+    with views_of(story) as views:
+        assert views.tasks() == []
+    assert waiting(story) == {"m1": "outcome of notify_sales"}
+    assert processed(story) == [("retrying", "in_progress")]
+    lead.add(lead.executed("m1", n=1), undone)
+    with views_of(story) as views:
+        assert [task["status"] for task in views.tasks()] == ["pending"]
+    assert metric(story, "whatsapp_action_executed_total") == {("notify_sales", "done"): 1}
+    assert metric(story, "whatsapp_action_compensated_total") == {}
+    lead.add(lead.compensated("m1", n=1))
+    with views_of(story) as views:
+        assert [task["status"] for task in views.tasks()] == ["cancelled"]
+        assert [row["open_tasks"] for row in views.leads()] == [0]
+    assert metric(story, "whatsapp_action_compensated_total") == {("notify_sales",): 1}
 
 
 def test_metrics_are_counted_once_by_the_event_that_holds_them(story: Story, lead: LeadStory) -> None:
