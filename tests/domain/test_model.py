@@ -19,10 +19,10 @@ from domain.events import (
     MessageCompleted,
     MessageDeadLettered,
 )
-from domain.outcomes import Done, Failed, FailedForGood, NotCalled, Unknown
+from domain.outcomes import Done, Failed, FailedForGood, Misconfigured, NotCalled, Unknown
 from domain.ports import ActionCall
 from tests.support.domain_given import T0, Story, dead_letter_id, message
-from tests.support.domain_model import Lead
+from tests.support.domain_model import PUT_OFF, Lead
 from tests.support.domain_rules import playbook
 
 INTENTS = (
@@ -46,10 +46,15 @@ ENDS = (
     "unknown",
     "breaker",
     "target_configuration",
+    "busy",
+    "misconfigured",
+    "throttled",
+    "throttled for long",
     "lost",
 )
 OTHERS = ("create_support_ticket", "flag_for_review")
-CLASS = st.sampled_from(["none", "keyed", "keyed", "once"])
+ONE = st.sampled_from(["none", "keyed", "keyed", "once"])
+CLASS = ONE | st.lists(ONE, min_size=2, max_size=3).map(tuple)
 CLASSES = st.fixed_dictionaries(
     {"create_order": CLASS, "notify_sales": CLASS}, optional=dict.fromkeys(OTHERS, CLASS)
 )
@@ -115,11 +120,10 @@ class BesideItsModel(RuleBasedStateMachine):
             assert step is None
         elif head.waits == "out":
             assert isinstance(step, ActionCall)
-            assert (step.message.message_id, step.action, step.undo) == (
-                head.name,
-                head.plan[head.at],
-                head.undo,
-            )
+            action, part = head.plan[head.at]
+            several = len(self.model.classes[action]) > 1
+            target = f"{action}-target.{'abc'[part]}" if several else f"{action}-target"
+            assert (step.message.message_id, step.target, step.undo) == (head.name, target, head.undo)
         else:
             assert isinstance(step, lead.Wait)
 
@@ -172,7 +176,18 @@ class BesideItsModel(RuleBasedStateMachine):
             case "unknown":
                 self.story.answer(Unknown("timeout"))
                 self.model.unknown()
-            case "breaker" | "target_configuration":
+            case "throttled" | "throttled for long":
+                for _ in range(1 if end == "throttled" else PUT_OFF):
+                    if self.is_waiting:
+                        self._wait(0)
+                    self.story.answer(Failed("429", throttled=True))
+                    self.model.throttled()
+                    if self.model.queue and not self.model.queue[0].put_off:
+                        return
+            case "misconfigured":
+                self.story.answer(Misconfigured("401"))
+                self.model.held_back("target_configuration")
+            case "breaker" | "target_configuration" | "busy":
                 self.story.answer(NotCalled(10_000_000, end))
                 self.model.held_back(end)
             case _:

@@ -1,7 +1,8 @@
 """A lead as the design's table and saga paragraph describe it, in a hundred lines and without events.
 
 It shares nothing with `domain/` but words, keeps no history, and knows no keys: what is to be done next, what stands,
-and how each message ended. A test compares it with the real lead after every step.
+and how each message ended. A test compares it with the real lead after every step. An action has no target, one, or
+several, which are done one after the other.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 CALLS = 4
+PUT_OFF = 20
 WAIT_FOR_BREAKER = 15 * 60.0
 
 #: (intent, band) → its actions; a missing intent is nobody's.
@@ -38,7 +40,8 @@ class Message:
     name: str
     intent: str
     confidence: float
-    plan: list[str] = field(default_factory=list)
+    #: An action and which of its targets; an action without any has one step too.
+    plan: list[tuple[str, int]] = field(default_factory=list)
     begun: bool = False
     #: Places in the plan.
     done: list[int] = field(default_factory=list)
@@ -50,6 +53,7 @@ class Message:
     at: int | None = None
     undo: bool = False
     failures: int = 0
+    put_off: int = 0
     waits: str = ""
     deadline: float | None = None
     settled: bool = False
@@ -62,8 +66,8 @@ class Message:
 class Lead:
     """`now` is in seconds. Every method is one thing that can happen to the lead."""
 
-    def __init__(self, classes: dict[str, str]) -> None:
-        self.classes = classes
+    def __init__(self, classes: dict[str, str | tuple[str, ...]]) -> None:
+        self.classes = {a: [c] if isinstance(c, str) else list(c) for a, c in classes.items()}
         self.queue: list[Message] = []
         self.letters: dict[str, tuple[Message, str]] = {}
         self.ended: dict[str, str] = {}
@@ -88,11 +92,23 @@ class Lead:
         """Proved not to have happened."""
         head = self._at_call()
         head.failures += 1
-        again = head.undo or not (self._class(head) == "once" and head.plan[head.at or 0] == "create_order")
+        again = head.undo or not (
+            self._class(head) == "once" and head.plan[head.at or 0][0] == "create_order"
+        )
         if for_good or head.failures >= CALLS or not again:
             self._gives_up(head, "action_failed")
         else:
             head.waits, head.deadline = "retry", None  # the breaker let this one through
+        self._go_on()
+
+    def throttled(self) -> None:
+        """Proved not to have happened, and nobody's failure; but not for ever."""
+        head = self._at_call()
+        head.put_off += 1
+        if head.put_off >= PUT_OFF:
+            self._gives_up(head, "action_failed")
+        else:
+            head.waits, head.deadline = "retry", None
         self._go_on()
 
     def unknown(self) -> None:
@@ -147,7 +163,9 @@ class Lead:
         while self.queue:
             head = self.queue[0]
             if not head.begun:
-                head.begun, head.plan = True, plan_of(head.intent, head.confidence)
+                actions = plan_of(head.intent, head.confidence)
+                head.plan = [(a, part) for a in actions for part in range(len(self.classes.get(a, ["none"])))]
+                head.begun = True
             if head.at is not None:
                 return
             if head.failed:
@@ -162,8 +180,8 @@ class Lead:
                 continue
             else:
                 head.at, head.undo = len(head.done), False
-            head.failures, head.deadline = 0, None
-            if head.plan[head.at] in self.classes:
+            head.failures, head.put_off, head.deadline = 0, 0, None
+            if head.plan[head.at][0] in self.classes:
                 head.waits = "out"
             elif head.undo:
                 self._is_undone(head)
@@ -177,18 +195,24 @@ class Lead:
 
     def _class(self, head: Message) -> str:
         assert head.at is not None
-        return self.classes[head.plan[head.at]]
+        action, part = head.plan[head.at]
+        return self.classes[action][part]
 
     def _stands(self, head: Message) -> None:
         assert head.at is not None
         head.done.append(head.at)
-        self.tasks.append(f"{head.name} {head.plan[head.at]}")
+        action, part = head.plan[head.at]
+        if part + 1 == len(self.classes.get(action, ["none"])):
+            self.tasks.append(f"{head.name} {action}")
         head.at, head.waits = None, ""
 
     def _is_undone(self, head: Message) -> None:
         assert head.at is not None
         head.undone.append(head.at)
-        self.tasks.remove(f"{head.name} {head.plan[head.at]}")
+        action, _ = head.plan[head.at]
+        stands = [n for n in head.done if n not in head.undone and head.plan[n][0] == action]
+        if not stands and f"{head.name} {action}" in self.tasks:
+            self.tasks.remove(f"{head.name} {action}")
         head.at, head.waits = None, ""
 
     def _gives_up(self, head: Message, why: str) -> None:
