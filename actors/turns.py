@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 
 from msgspec import Struct
 
@@ -85,7 +86,7 @@ class Turns:
 
     def next_leads(self, count: int) -> list[Waiting]:
         """Leads to be told that they may come; who was told before and has not come has lost its turn."""
-        told = [self.leads.pop(key) for key in list(self.leads)[: max(0, count)]]
+        told = [self.leads.pop(key) for key in list(islice(self.leads, max(0, count)))]
         self._told = {waiting.key for waiting in told} if self.limited else set()
         return told
 
