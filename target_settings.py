@@ -19,7 +19,17 @@ Name = Annotated[str, Meta(pattern=r"^[a-z0-9_-]{1,40}$")]
 Text = Annotated[str, Meta(min_length=1)]
 Positive = Annotated[float, Meta(gt=0, le=3600)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
-ScriptedOutcome = Literal["done", "fail", "fail_for_good", "throttle", "unknown", "hang", "raise"]
+ScriptedOutcome = Literal[
+    "done",
+    "fail",
+    "fail_for_good",
+    "throttle",
+    "misconfigured",
+    "switched_off",
+    "unknown",
+    "hang",
+    "raise",
+]
 
 
 class Part(Struct, frozen=True, forbid_unknown_fields=True):

@@ -11,10 +11,11 @@ LEDGER = "ledger.jsonl"
 
 
 def target(action: str, *script: str, business: str = "", idempotency: str = "keyed", **more: object) -> str:
-    """A `[targets.…]` table; of one business where that is given."""
+    """A `[targets.…]` table; of one business where that is given, and one of several where it has a name."""
     table = f"businesses.{business}.targets.{action}" if business else f"targets.{action}"
     values = {"kind": "scripted", "idempotency": idempotency, "script": script or ("done",), **more}
-    return f"[{table}]\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items())
+    head = f"[[{table}]]" if "name" in more else f"[{table}]"
+    return f"{head}\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items())
 
 
 def ledger(house: Leadline, business: str = "") -> list[dict[str, Any]]:
