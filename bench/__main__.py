@@ -1,10 +1,10 @@
-"""`python -m bench [throughput latency memory replay waking]`: all of them without a name."""
+"""`python -m bench [throughput latency memory replay waking webhook isolation]`: all of them without a name."""
 
 from __future__ import annotations
 
 import sys
 
-from bench import latency, memory, replay, throughput, waking
+from bench import isolation, latency, memory, replay, throughput, waking, webhook
 
 BENCHES = {
     "throughput": throughput.run,
@@ -12,6 +12,8 @@ BENCHES = {
     "memory": memory.run,
     "replay": replay.run,
     "waking": waking.run,
+    "webhook": webhook.run,
+    "isolation": isolation.run,
 }
 
 

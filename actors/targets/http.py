@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import select
 import socket
 import ssl
 import threading
@@ -229,14 +230,14 @@ class _Stream(httpcore.NetworkStream):
 
 
 def _is_readable(wire: socket.socket) -> bool:
-    try:
-        wire.setblocking(False)
-        socket.socket.recv(wire, 1, socket.MSG_PEEK)  # the socket's own: TLS knows no peeking
-    except BlockingIOError:
-        return False
-    except OSError:
+    """Asked by whichever thread looks through the pool, maybe of a connection that another one has just been
+    given: so nothing about the socket is changed, not even for a moment, and nothing waits."""
+    number = wire.fileno()
+    if number < 0:
         return True
-    return True
+    poll = select.poll()
+    poll.register(number, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 @contextlib.contextmanager
