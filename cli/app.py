@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from cli import commands, doctor, operate, publish, queries, rebuild, status
+from cli import backup, commands, doctor, operate, publish, queries, rebuild, status
 from cli.demo import demo
 from cli.output import say
 from cli.shell import Common, DefaultGroup, Shell
@@ -60,6 +60,8 @@ app.command("run", rich_help_panel=RUN)(operate.run)
 app.command("publish", rich_help_panel=RUN)(publish.publish)
 app.command("demo", rich_help_panel=RUN)(demo)
 app.command("rebuild", rich_help_panel=RUN)(rebuild.rebuild)
+app.command("backup", rich_help_panel=RUN)(backup.backup)
+app.command("restore", rich_help_panel=RUN)(backup.restore)
 app.command("doctor", rich_help_panel=RUN)(doctor.doctor)
 app.command("version", rich_help_panel=RUN)(version)
 
