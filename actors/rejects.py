@@ -16,7 +16,7 @@ from actors.protocol import Mail, Recorder, Rejection, Replies
 from actors.recording import Cause, Recording, RecordingActor
 from domain import events as ev
 from domain import rejects, tokens
-from domain.commands import CommandOutcome, PersonsCommand, ReceiveMessage, ResumeLead
+from domain.commands import AmendDeadLetter, CommandOutcome, PersonsCommand, ReceiveMessage, ResumeLead
 from domain.errors import Rejected
 from domain.events import MessageRejected, Place, Recorded
 from domain.messages import (
@@ -158,7 +158,7 @@ class RejectsActor(RecordingActor):
     def _obey(self, mail: Mail, command: PersonsCommand, now: datetime) -> None:
         known = command.command_id in self.state.commands
         if not known:
-            unreadable = self._why_unreadable(getattr(command, "dead_letter_id", ""))
+            unreadable = self._why_unreadable(command)
             events = rejects.decide(self.state, mail.stream, command, unreadable)
             cause = Cause(f"in:{mail.place.sequence}", command.command_id, mail.trace, mail.place)
             self.record(events, now, cause)
@@ -201,22 +201,35 @@ class RejectsActor(RecordingActor):
             for n, (row, message, redrive_of) in enumerate(messages)
         ]
 
-    def _why_unreadable(self, dead_letter_id: str) -> str:
-        row = self.state.rows.get(dead_letter_id)
+    def _why_unreadable(self, command: PersonsCommand) -> str:
+        """Why the body that the command leaves the row with is no message; empty where it is one."""
+        row = self.state.rows.get(getattr(command, "dead_letter_id", ""))
         if row is None:
             return ""
-        message = self._read(row)
+        if isinstance(command, AmendDeadLetter):
+            message = self._amended(row, command.changes.get("payload"))
+        else:
+            message = self._read(row)
         return "" if isinstance(message, IncomingMessage) else f"it still cannot be taken: {message}"
+
+    def _amended(self, row: RejectRow, payload: Any) -> IncomingMessage | str:
+        try:
+            return self._decoded(row, payload_bytes(payload if isinstance(payload, str) else ""))
+        except Rejected as rejected:
+            return rejected.reason
 
     def _read(self, row: RejectRow) -> IncomingMessage | str:
         """The row's present body as a message, or why it is none."""
         if row.size > MAX_MESSAGE_BYTES:
             return f"only {MAX_MESSAGE_BYTES} of its {row.size} bytes were kept"
-        _, _, business, token = row.subject.split(".", 3)
         try:
-            return decode_message(self._body(row), business, token, self.shared.tenants)
+            return self._decoded(row, self._body(row))
         except Rejected as rejected:
             return rejected.reason
+
+    def _decoded(self, row: RejectRow, body: bytes) -> IncomingMessage:
+        _, _, business, token = row.subject.split(".", 3)
+        return decode_message(body, business, token, self.shared.tenants)
 
     def _body(self, row: RejectRow) -> bytes:
         payload = self._fresh.get(row.version)

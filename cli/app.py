@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from cli import backup, commands, doctor, operate, publish, queries, rebuild, status
+from cli import backup, commands, dead_letters, doctor, operate, publish, queries, rebuild, status
 from cli.demo import demo
 from cli.output import say
 from cli.shell import Common, DefaultGroup, Shell
@@ -76,10 +76,11 @@ dlq = typer.Typer(
 )
 dlq.command("list")(queries.dead_letters)
 dlq.command("show")(queries.dead_letter)
-dlq.command("retry")(commands.dlq_retry)
-dlq.command("amend")(commands.dlq_amend)
-dlq.command("resolve")(commands.dlq_resolve)
-dlq.command("discard")(commands.dlq_discard)
+dlq.command("groups")(dead_letters.dlq_groups)
+dlq.command("retry")(dead_letters.dlq_retry)
+dlq.command("amend")(dead_letters.dlq_amend)
+dlq.command("resolve")(dead_letters.dlq_resolve)
+dlq.command("discard")(dead_letters.dlq_discard)
 app.add_typer(dlq, name="dlq", rich_help_panel=DO)
 
 lead = typer.Typer(cls=_Lead, help="One lead: show BUSINESS LEAD (the default), resume.")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from inspect import Parameter, Signature, signature
-from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -22,7 +20,6 @@ from domain.errors import LeadlineError
 from domain.tokens import encode
 from settings import Settings
 
-DeadLetterIds = Annotated[list[str], typer.Argument(metavar="ID...", help="Dead letters.")]
 TaskIds = Annotated[list[str], typer.Argument(metavar="ID...", help="Tasks.")]
 TASK_OWNERS = ("team", "role", "user")
 
@@ -65,78 +62,6 @@ def shares_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @shares_options
-def dlq_retry(
-    ctx: typer.Context,
-    ids: DeadLetterIds,
-    *,
-    saying: Saying,
-) -> None:
-    """Handle the message again: its compensated actions anew, at the end of the lead's queue."""
-    _to_dead_letters(ctx, ids, saying, lambda i, **who: co.RetryDeadLetter(dead_letter_id=i, **who))
-
-
-@shares_options
-def dlq_amend(
-    ctx: typer.Context,
-    dead_letter_id: Annotated[str, typer.Argument(metavar="ID")],
-    *,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="FIELD=VALUE", help="intent, confidence, entities, text, suggested_response"
-        ),
-    ] = None,
-    payload: Annotated[
-        Path | None, typer.Option("--payload", help="A rejected message's whole new body; - for stdin.")
-    ] = None,
-    saying: Saying,
-) -> None:
-    """Change what the message says; `dlq retry` then handles it so."""
-    changed = dict(_change(text) for text in changes or ())
-    if payload is not None:
-        changed["payload"] = (
-            sys.stdin.buffer.read() if str(payload) == "-" else payload.read_bytes()
-        ).decode()
-    if not changed:
-        raise WrongUseError("nothing is changed: say --set FIELD=VALUE, or --payload FILE")
-    _to_dead_letters(
-        ctx,
-        [dead_letter_id],
-        saying,
-        lambda i, **who: co.AmendDeadLetter(dead_letter_id=i, changes=changed, **who),
-    )
-
-
-@shares_options
-def dlq_resolve(
-    ctx: typer.Context,
-    ids: DeadLetterIds,
-    *,
-    outcome: Annotated[
-        str | None,
-        typer.Option("--as", metavar="done|undone", help="What really happened, where nobody knows it."),
-    ] = None,
-    saying: Saying,
-) -> None:
-    """Say that it is settled: done, or undone."""
-    settled = _one_of("--as", outcome, ("done", "undone"))
-    _to_dead_letters(
-        ctx, ids, saying, lambda i, **who: co.ResolveDeadLetter(dead_letter_id=i, outcome=settled, **who)
-    )
-
-
-@shares_options
-def dlq_discard(
-    ctx: typer.Context,
-    ids: DeadLetterIds,
-    *,
-    saying: Saying,
-) -> None:
-    """Leave it at that; the message stays dead-lettered."""
-    _to_dead_letters(ctx, ids, saying, lambda i, **who: co.DiscardDeadLetter(dead_letter_id=i, **who))
-
-
-@shares_options
 def lead_resume(
     ctx: typer.Context,
     business: Annotated[str, typer.Argument()],
@@ -146,7 +71,7 @@ def lead_resume(
 ) -> None:
     """Let a stopped lead take mail again; what it was sent meanwhile is delivered in order."""
     tokens = encode(business), encode(lead_id)
-    _give(settings_of(ctx), [lead_id], lambda _: tokens, saying, lambda _, **who: co.ResumeLead(**who))
+    give(settings_of(ctx), [lead_id], lambda _: tokens, saying, lambda _, **who: co.ResumeLead(**who))
 
 
 @shares_options
@@ -203,19 +128,8 @@ def task_reassign(
 Make = Callable[..., PersonsCommand]
 #: Business and lead, as the subject has them.
 Tokens = tuple[str, str]
-
-
-def _to_dead_letters(ctx: typer.Context, ids: list[str], saying: Saying, make: Make) -> None:
-    settings = settings_of(ctx)
-    views = views_of(settings)
-
-    def tokens_of(dead_letter_id: str) -> Tokens:
-        tokens = views.subject_of_dead_letter(dead_letter_id)
-        if tokens is None:
-            raise LeadlineError(f"there is no dead letter {dead_letter_id}; `leadline dlq` lists them")
-        return tokens
-
-    _give(settings, ids, tokens_of, saying, make)
+#: What the command was given for, and what became of it.
+Outcome = tuple[str, CommandOutcome]
 
 
 def _to_tasks(ctx: typer.Context, ids: list[str], saying: Saying, make: Make) -> None:
@@ -228,24 +142,30 @@ def _to_tasks(ctx: typer.Context, ids: list[str], saying: Saying, make: Make) ->
             raise LeadlineError(f"there is no task {task_id}; `leadline tasks` lists them")
         return encode(task["business_id"]), encode(task["lead_id"])
 
-    _give(settings, ids, tokens_of, saying, make)
+    give(settings, ids, tokens_of, saying, make)
 
 
-def _give(
+def give(
     settings: Settings, ids: list[str], tokens_of: Callable[[str], Tokens], saying: Saying, make: Make
 ) -> None:
     """The same command to each, one after the other, once all are known to be there; every outcome is shown."""
+    show(given(settings, ids, tokens_of, saying, make), saying.as_json)
+
+
+def given(
+    settings: Settings, ids: list[str], tokens_of: Callable[[str], Tokens], saying: Saying, make: Make
+) -> list[Outcome]:
+    """What became of the same command to each."""
     if saying.command_id and len(ids) > 1:
         raise WrongUseError("--command-id names one command: give one ID with it")
     addressed = [(name, tokens_of(name)) for name in ids]
-    outcomes = [
-        (name, ask(settings.nats.url, tokens, make(name, **_who(saying)), saying.timeout))
+    return [
+        (name, ask(settings.nats.url, tokens, make(name, **who(saying)), saying.timeout))
         for name, tokens in addressed
     ]
-    _show(outcomes, saying.as_json)
 
 
-def _who(saying: Saying) -> dict[str, Any]:
+def who(saying: Saying) -> dict[str, Any]:
     return {
         "command_id": saying.command_id or new_command_id(),
         "by": saying.by or whoever(),
@@ -253,8 +173,7 @@ def _who(saying: Saying) -> dict[str, Any]:
     }
 
 
-def _show(outcomes: Iterable[tuple[str, CommandOutcome]], as_json: bool) -> None:
-    outcomes = list(outcomes)
+def show(outcomes: Sequence[Outcome], as_json: bool) -> None:
     if as_json:
         show_json([{"id": name} | msgspec.to_builtins(outcome) for name, outcome in outcomes])
     for name, outcome in outcomes:
@@ -264,24 +183,3 @@ def _show(outcomes: Iterable[tuple[str, CommandOutcome]], as_json: bool) -> None
             say(f"{name}: done", "green")
     if not all(outcome.done for _, outcome in outcomes):
         raise typer.Exit(FAILED)
-
-
-def _change(text: str) -> tuple[str, Any]:
-    """`confidence=0.9` as field and value; the lead checks it by the wire's own rules."""
-    field, equals, value = text.partition("=")
-    if not equals:
-        raise WrongUseError(f"--set {text}: say FIELD=VALUE")
-    if field not in ("confidence", "entities"):
-        return field, value
-    try:
-        return field, msgspec.json.decode(value)
-    except msgspec.DecodeError:
-        raise WrongUseError(
-            f'--set {text}: {field} takes JSON, such as 0.9 or {{"product": "flour"}}'
-        ) from None
-
-
-def _one_of(option: str, value: str | None, known: tuple[str, ...]) -> Any:
-    if value is not None and value not in known:
-        raise WrongUseError(f"{option} {value}: say {' or '.join(known)}")
-    return value

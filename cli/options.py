@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Annotated, get_args
 
 import typer
@@ -44,6 +46,26 @@ DeadLetterStatus = Annotated[
 DeadLetterCategory = Annotated[
     str | None,
     typer.Option("--category", help=", ".join(CATEGORIES), callback=one_of("--category", CATEGORIES)),
+]
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def age(text: str) -> timedelta:
+    """`90s`, `15m`, `2h` or `3d` as a duration."""
+    found = re.fullmatch(r"(\d{1,5})([smhd])", text)
+    if found is None:
+        raise WrongUseError(f"{text!r} is no age: say 90s, 15m, 2h or 3d")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+OlderThan = Annotated[
+    timedelta | None,
+    typer.Option("--older-than", metavar="AGE", parser=age, help="Last changed so long ago, such as 2h."),
+]
+NewerThan = Annotated[
+    timedelta | None,
+    typer.Option("--newer-than", metavar="AGE", parser=age, help="Last changed since then, such as 15m."),
 ]
 
 By = Annotated[

@@ -63,7 +63,12 @@ def reject_id(place: Place) -> str:
 
 def is_about_reject(command: PersonsCommand) -> bool:
     """Whether a command is for the rejects, and not for the lead of its subject, which may be none at all [H13]."""
-    return str(getattr(command, "dead_letter_id", "")).startswith(_PREFIX)
+    return is_reject_id(str(getattr(command, "dead_letter_id", "")))
+
+
+def is_reject_id(dead_letter_id: str) -> bool:
+    """Whether this dead letter is a partition's, and not a lead's own."""
+    return dead_letter_id.startswith(_PREFIX)
 
 
 def reject(state: RejectsState, event: MessageRejected, place: Place, *, redriven: bool) -> Sequence[Event]:
@@ -84,7 +89,8 @@ def stop(state: RejectsState, event: ev.LeadStopped) -> Sequence[Event]:
 def decide(
     state: RejectsState, lead_stream: str, command: PersonsCommand, unreadable: str
 ) -> Sequence[Event]:
-    """The events of a person's command. `unreadable` says why the row's present body still cannot be taken."""
+    """The events of a person's command. `unreadable` says why the row's body cannot be taken: its present one,
+    or the one that an amendment gives it."""
     if command.command_id in state.commands:
         return ()
     if isinstance(command, co.ResumeLead):
@@ -103,7 +109,7 @@ def decide(
                 return refuse(command, refusal)
             return (ev.DeadLetterRetried(dead_letter_id, row.message_id, row.run + 1, *told),)
         case co.AmendDeadLetter():
-            return _amend(row, command)
+            return _amend(row, command, unreadable)
         case co.ResolveDeadLetter():
             return (ev.DeadLetterResolved(dead_letter_id, row.message_id, command.outcome or "done", *told),)
         case co.DiscardDeadLetter():
@@ -139,7 +145,7 @@ def _why_not(row: RejectRow, unreadable: str) -> str:
     return unreadable
 
 
-def _amend(row: RejectRow, command: co.AmendDeadLetter) -> Sequence[Event]:
+def _amend(row: RejectRow, command: co.AmendDeadLetter, unreadable: str) -> Sequence[Event]:
     if row.subject.startswith(_COMMANDS):
         return refuse(command, "a command is not redriven: give it again, and discard this")
     payload = command.changes.get("payload")
@@ -151,6 +157,8 @@ def _amend(row: RejectRow, command: co.AmendDeadLetter) -> Sequence[Event]:
         return refuse(command, rejected.reason)
     if size > MAX_MESSAGE_BYTES:
         return refuse(command, f"larger than {MAX_MESSAGE_BYTES} bytes: {size}")
+    if unreadable:
+        return refuse(command, unreadable)
     before = {"payload": f"in version {row.version} of this stream"}
     told = (command.command_id, command.by, command.why)
     return (

@@ -7,7 +7,7 @@ asks a file that was replaced. Rows come as plain dicts under the views' own col
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from projections.store import ViewsPosition, read_standing
 
 Row = dict[str, Any]
 
+#: Keys in one question.
+_AT_ONCE = 500
 _JSON_COLUMNS = {"metadata", "labels"}
 
 
@@ -125,6 +127,16 @@ class Views:
 
     def dead_letter(self, dead_letter_id: str) -> Row | None:
         return self._one(schema.dead_letter_queue, {"id": dead_letter_id})
+
+    def dead_letters_named(self, ids: Sequence[str]) -> list[Row]:
+        """Those of these dead letters that are known, in no order."""
+        table = schema.dead_letter_queue
+        found: list[Row] = []
+        with self._reading() as connection:
+            for start in range(0, len(ids), _AT_ONCE):
+                some = sa.select(table).where(table.c.id.in_(ids[start : start + _AT_ONCE]))
+                found += [dict(row) for row in connection.execute(some).mappings()]
+        return found
 
     def subject_of_dead_letter(self, dead_letter_id: str) -> tuple[str, str] | None:
         """(business token, lead token) that commands about a dead letter are published to: those its message

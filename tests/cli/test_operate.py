@@ -118,7 +118,13 @@ def test_a_rejected_message_is_amended_and_redriven(here: Here) -> None:
     code, _, wrong = here.do("dlq", "retry", letter["id"])
     assert (code, "still cannot be taken" in wrong) == (1, True)
     good = letter["original_payload"].replace(": 7", ": 0.7")
-    assert here.do("dlq", "amend", letter["id"], "--payload", "-", given=good)[0] == 0
+    amend = ("dlq", "amend", letter["id"], "--payload", "-", "--why", "a slip of the AI")
+    code, _, wrong = here.do(*amend, given=good.replace("acme-foods", "nobodys"))
+    assert (code, "it still cannot be taken: unknown business" in wrong) == (1, True)
+    code, said, _ = here.do(*amend, given=good)
+    assert code == 0
+    assert f"payload - {letter['original_payload']}" in said
+    assert f"payload + {good}" in said
     assert here.do("dlq", "retry", letter["id"])[0] == 0
     assert here.do("status", "--wait-idle")[0] == 0
     assert [row["status"] for row in here.ask("dlq", "--lead", "+49 3")] == ["resolved"]
@@ -142,6 +148,7 @@ def test_a_command_to_what_is_not_there_is_wrong_in_one_line(here: Here) -> None
         (("task", "reassign", "x", "--to", "nobody"), "say team:NAME, role:NAME or user:NAME"),
         (("dlq", "resolve", "x", "--as", "maybe"), "say done or undone"),
         (("dlq", "amend", "x"), "nothing is changed"),
+        (("dlq", "amend", "x", "--set", "text=a"), "say --why"),
         (("dlq", "amend", "x", "--set", "confidence"), "say FIELD=VALUE"),
         (("dlq", "amend", "x", "--set", "confidence=high"), "confidence takes JSON"),
         (("dlq", "retry", "x", "y", "--command-id", "c"), "--command-id names one command"),

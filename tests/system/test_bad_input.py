@@ -178,7 +178,8 @@ def test_an_unknown_business_is_redriven_once_it_is_known_and_a_bad_body_once_it
     refused = house.cli("dlq", "retry", unknown)
     assert refused.code == 1
     assert "unknown business" in refused.err
-    assert house.cli("dlq", "amend", broken, "--payload", "-", stdin=message("m-2")).code == 0
+    amend = ("dlq", "amend", broken, "--payload", "-", "--why", "by hand")
+    assert house.cli(*amend, stdin=message("m-2")).code == 0
     assert runner.terminate() == 0
     house.set(TENANTS.replace('"acme-foods"', '"acme-foods", "acme-bakery"'))
     house.run()

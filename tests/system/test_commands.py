@@ -160,8 +160,10 @@ def test_a_message_that_a_handler_cannot_take_is_amended_retried_and_discarded(h
     tell(house, *poison)
     first, second = (row["id"] for row in dead_letters(house, "plain"))
     assert {row["category"] for row in dead_letters(house, "plain")} == {"handler_failed"}
-    assert house.cli("dlq", "amend", first, "--set", "confidence=7").code == 1
-    assert house.cli("dlq", "amend", first, "--set", "text=hello").code == 0
+    why = ("--why", "a slip", "--json")
+    assert house.cli("dlq", "amend", first, "--set", "confidence=7", *why).code == 1
+    amended = house.cli("dlq", "amend", first, "--set", "text=hello", *why).json
+    assert amended[0]["difference"] == [{"field": "text", "before": "poison", "after": "hello"}]
     assert house.cli("dlq", "retry", first).code == 0
     assert house.cli("dlq", "discard", second, "--why", "spam").code == 0
     house.wait_idle()
