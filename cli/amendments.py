@@ -8,7 +8,7 @@ from typing import Any
 from rich.text import Text
 
 import runner
-from actors.journal import EventStore
+from actors.event_store import EventStore
 from cli.output import console, printable, say
 from cli.queries import views_of
 from domain.errors import LeadlineError

@@ -157,12 +157,15 @@ def dlq_resolve(
     *,
     outcome: Annotated[
         str | None,
-        typer.Option("--as", metavar="done|undone", help="What really happened, where nobody knows it."),
+        typer.Option("--as", metavar="done|undone|retry|skip", help="Of a step that needs a person's word."),
     ] = None,
     saying: Saying,
 ) -> None:
-    """Say that it is settled: done, or undone."""
-    settled = _one_of("--as", outcome, ("done", "undone"))
+    """Say what becomes of a step whose outcome nobody knows, or that could not be undone.
+
+    done: it happened, the rest follows; undone: nothing of it stands; retry: call it again; skip: go on without it.
+    """
+    settled = _one_of("--as", outcome, ("done", "undone", "retry", "skip"))
     _to_dead_letters(
         ctx, ids, saying, lambda i, **told: co.ResolveDeadLetter(dead_letter_id=i, outcome=settled, **told)
     )
@@ -332,5 +335,5 @@ def _change(text: str) -> tuple[str, Any]:
 
 def _one_of(option: str, value: str | None, known: tuple[str, ...]) -> Any:
     if value is not None and value not in known:
-        raise WrongUseError(f"{option} {value}: say {' or '.join(known)}")
+        raise WrongUseError(f"{option} {value}: say {', '.join(known[:-1])} or {known[-1]}")
     return value

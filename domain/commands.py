@@ -44,10 +44,11 @@ class AmendDeadLetter(PersonsCommand, frozen=True, tag="amend_dead_letter", kw_o
 
 
 class ResolveDeadLetter(PersonsCommand, frozen=True, tag="resolve_dead_letter", kw_only=True):
-    """`outcome` must be given where nobody knows whether an action happened."""
+    """`outcome` must be given where a person has to say what became of a step: it is done, it is undone, it is
+    to be tried again, or the rest goes on without it."""
 
     dead_letter_id: str
-    outcome: Literal["done", "undone"] | None = None
+    outcome: Literal["done", "undone", "retry", "skip"] | None = None
 
 
 class DiscardDeadLetter(PersonsCommand, frozen=True, tag="discard_dead_letter", kw_only=True):

@@ -351,11 +351,12 @@ class DeadLetterAmended(Event, frozen=True):
 
 
 class DeadLetterResolved(Event, frozen=True):
-    """Settled by a person: `done` completes the message, `undone` says that nothing of it stands."""
+    """Settled by a person: `done` completes the message, `undone` says that nothing of it stands, `retried` has
+    the step in question called again, `skipped` leaves it as it is."""
 
     dead_letter_id: str
     message_id: str | None
-    outcome: Literal["done", "undone"]
+    outcome: Literal["done", "retried", "skipped", "undone"]
     command_id: str
     by: str
     why: str

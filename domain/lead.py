@@ -34,7 +34,7 @@ _ANSWERS = (RecordOutcome, InterruptAction, EndWait)
 #: How long a message id is remembered: WhatsApp redelivers for up to 7 days; promised are 8.
 REMEMBERED = timedelta(days=8, hours=1)
 #: Raised with each change of what `evolve` makes of an event: snapshots of other rules are not read.
-RULES = 1
+RULES = 2
 
 
 class LeadState(Struct):
@@ -324,7 +324,7 @@ def _resolved(state: LeadState, event: ev.DeadLetterResolved, _: Recorded) -> No
         return
     if event.requeued:
         state.queue.append(state.letters.pop(event.dead_letter_id))
-    elif event.outcome == "done":
+    elif event.outcome != "undone":
         del state.letters[event.dead_letter_id]
 
 

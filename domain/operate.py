@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -21,7 +21,19 @@ from domain.messages import MAX_MESSAGE_BYTES, check_id, clean
 from domain.playbook import Playbook
 from domain.work import Work
 
+#: What can be said of a step that a person has to settle.
+_AS = "--as done|undone|retry|skip"
 AMENDABLE = ("intent", "confidence", "entities", "text", "suggested_response")
+
+
+#: The command's word → the event's.
+_RESOLVED: dict[str | None, Literal["done", "undone", "retried", "skipped"]] = {
+    None: "done",
+    "done": "done",
+    "undone": "undone",
+    "retry": "retried",
+    "skip": "skipped",
+}
 
 
 class _Amendment(msgspec.Struct):
@@ -83,7 +95,7 @@ def _letter(
 
 def _retry(letter: Work, command: co.RetryDeadLetter) -> Sequence[Event]:
     if letter.unsettled:
-        return refuse(command, f"{_open_question(letter)}; settle it first: dlq resolve --as done|undone")
+        return refuse(command, f"{_open_question(letter)}; settle it first: dlq resolve {_AS}")
     told = (command.command_id, command.by, command.why)
     return (ev.DeadLetterRetried(command.dead_letter_id, letter.message.message_id, letter.run + 1, *told),)
 
@@ -132,10 +144,16 @@ def _resolve(
     letter: Work, command: co.ResolveDeadLetter, playbook: Playbook, *, now: datetime
 ) -> Sequence[Event]:
     if letter.unsettled and command.outcome is None:
-        return refuse(command, f"{_open_question(letter)}: say --as done or --as undone")
-    outcome = command.outcome or "done"
+        return refuse(command, f"{_open_question(letter)}: say {_AS}")
+    outcome = _RESOLVED[command.outcome]
+    if outcome in {"retried", "skipped"} and not letter.unsettled:
+        return refuse(command, "no step of it is open: dlq retry handles it again, dlq discard leaves it")
     settled: list[Event] = []
-    if outcome == "done" and letter.unknown is not None:
+    if outcome == "retried":
+        requeued = True
+    elif outcome == "skipped":
+        requeued = letter.unknown is not None
+    elif outcome == "done" and letter.unknown is not None:
         planned = letter.plan[letter.unknown]
         settled += saga.executed(letter, planned, playbook, now, settled_by=command.by)
         requeued = letter.unknown + 1 < len(letter.plan)

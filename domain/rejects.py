@@ -111,6 +111,10 @@ def decide(
         case co.AmendDeadLetter():
             return _amend(row, command, unreadable)
         case co.ResolveDeadLetter():
+            if command.outcome not in (None, "done", "undone"):
+                return refuse(
+                    command, "no step of it was begun: dlq retry delivers it, dlq discard leaves it"
+                )
             return (ev.DeadLetterResolved(dead_letter_id, row.message_id, command.outcome or "done", *told),)
         case co.DiscardDeadLetter():
             return (ev.DeadLetterDiscarded(dead_letter_id, row.message_id, *told),)

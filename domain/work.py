@@ -240,9 +240,14 @@ def _amended(work: Work, event: ev.DeadLetterAmended, _: Recorded) -> None:
 
 
 def _resolved(work: Work, event: ev.DeadLetterResolved, _: Recorded) -> None:
-    work.unknown = None
+    unknown, work.unknown = work.unknown, None
     work.resolved = event.outcome == "undone"
-    if event.outcome == "done":
+    if event.outcome == "retried":
+        _tries_again(work, unknown, event.by)
+        return
+    if event.outcome == "skipped" and unknown is not None:
+        work.next = unknown + 1
+    if event.outcome in {"done", "skipped"}:
         work.undo_failed = []
         work.failure = None
         work.phase = "acting"
@@ -251,6 +256,18 @@ def _resolved(work: Work, event: ev.DeadLetterResolved, _: Recorded) -> None:
         error = work.failure.error if work.failure else ""
         work.failure = Failure("action_failed", f"{error} (settled as undone by {event.by})")
         work.phase = "compensating"
+
+
+def _tries_again(work: Work, unknown: int | None, by: str) -> None:
+    """The step whose outcome nobody knew is called again, or the compensations that failed are."""
+    if unknown is not None:
+        work.failure = None
+        work.phase = "acting"
+        return
+    work.undo_failed = []
+    error = work.failure.error if work.failure else ""
+    work.failure = Failure("action_failed", f"{error} (undone again as {by} had it)")
+    work.phase = "compensating"
 
 
 _Apply = Callable[[Work, Any, Recorded], None]

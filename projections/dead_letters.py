@@ -161,7 +161,8 @@ class DeadLetters:
             self._becomes(recorded, event.dead_letter_id, row.status)
 
     def _resolved(self, recorded: Recorded, event: ev.DeadLetterResolved, _: Owner) -> None:
-        self._becomes(recorded, event.dead_letter_id, "resolved")
+        settled = "retrying" if event.outcome == "retried" else "resolved"
+        self._becomes(recorded, event.dead_letter_id, settled)
 
     def _discarded(self, recorded: Recorded, event: ev.DeadLetterDiscarded, _: Owner) -> None:
         self._becomes(recorded, event.dead_letter_id, "discarded")

@@ -100,7 +100,7 @@ class ProcessedMessages:
             self._is_at_work((event.message_id, *owner))
 
     def _resolved(self, recorded: Recorded, event: ev.DeadLetterResolved, owner: Owner) -> None:
-        if event.outcome != "done":
+        if event.outcome == "undone" or (event.outcome == "skipped" and not event.requeued):
             return
         if event.message_id is not None and owner[0]:
             key: tuple[str, ...] | None = (event.message_id, *owner)

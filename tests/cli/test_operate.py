@@ -146,7 +146,7 @@ def test_a_command_to_what_is_not_there_is_wrong_in_one_line(here: Here) -> None
     ("command", "told"),
     [
         (("task", "reassign", "x", "--to", "nobody"), "say team:NAME, role:NAME or user:NAME"),
-        (("dlq", "resolve", "x", "--as", "maybe"), "say done or undone"),
+        (("dlq", "resolve", "x", "--as", "maybe"), "say done, undone, retry or skip"),
         (("dlq", "amend", "x"), "nothing is changed"),
         (("dlq", "amend", "x", "--set", "text=a"), "say --why"),
         (("dlq", "amend", "x", "--set", "confidence"), "say FIELD=VALUE"),

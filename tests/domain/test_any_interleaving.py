@@ -105,7 +105,7 @@ class ALead(RuleBasedStateMachine):
                 assert self.story.tell(EndWait(key, attempt)) == []
 
     @rule(
-        kind=st.sampled_from(["retry", "done", "undone", "resolve", "discard", "amend"]),
+        kind=st.sampled_from(["retry", "done", "undone", "again", "skip", "resolve", "discard", "amend"]),
         which=st.integers(0, 3),
         again=st.booleans(),
     )
@@ -125,7 +125,8 @@ class ALead(RuleBasedStateMachine):
             elif kind == "amend":
                 command = co.AmendDeadLetter(**told, changes={"intent": "COMPLAINT"})
             else:
-                command = co.ResolveDeadLetter(**told, outcome=None if kind == "resolve" else kind)  # type: ignore[arg-type]
+                said: Any = {"resolve": None, "again": "retry"}.get(kind, kind)
+                command = co.ResolveDeadLetter(**told, outcome=said)
             known = command.command_id in self.story.state.commands
             assert bool(self.story.command(command)) is not known
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import ModuleType
+from typing import Any
 
 from domain import commands as co
 from domain.events import (
@@ -10,6 +11,7 @@ from domain.events import (
     ActionExecuted,
     ActionStarted,
     CompensationFailed,
+    DeadLetterResolved,
     Idempotency,
     MessageDeadLettered,
 )
@@ -227,3 +229,57 @@ def test_each_run_after_compensation_names_itself() -> None:
         story.answer(Done())
     assert [letter.run for letter in story.all(MessageDeadLettered)] == [1, 2, 3]
     assert {letter.dead_letter_id for letter in story.all(MessageDeadLettered)} == {dead_letter_id()}
+
+
+# a compensation that failed, tried again or left
+
+
+def settle(story: Story, outcome: Any) -> list[str]:
+    command = co.ResolveDeadLetter(
+        command_id=f"c-{outcome}", by="ann", dead_letter_id=dead_letter_id(), outcome=outcome
+    )
+    return names(story.command(command))
+
+
+def two_not_undone() -> Story:
+    """Steps 2 and 0 could not be undone, step 1 is."""
+    story = failed_at_the_end()
+    give_up(story, Failed("503"))
+    story.answer(Done())
+    give_up(story, Failed("503"))
+    return story
+
+
+def test_compensations_that_failed_are_called_again_in_reverse_and_none_that_succeeded() -> None:
+    story = two_not_undone()
+    assert settle(story, "retry") == ["DeadLetterResolved", "ActionStarted"]
+    assert story.call.key == f"{key(2)}/undo"
+    story.answer(Done())
+    assert story.call.key == f"{key(0)}/undo"
+    story.answer(Done())
+    assert sorted(event.n for event in story.all(ActionCompensated)) == [0, 1, 2]
+    letter = story.last(MessageDeadLettered)
+    assert (letter.category, letter.settled) == ("action_failed", False)
+    assert "undone again as ann had it" in letter.error
+    assert story.state.tasks == {}
+    retry(story, "c9")
+    assert story.call.key == f"{key(0)}#2"
+
+
+def test_a_compensation_that_fails_again_is_for_a_person_again() -> None:
+    story = two_not_undone()
+    settle(story, "retry")
+    give_up(story, Failed("503"))
+    story.answer(Done())
+    assert story.last(MessageDeadLettered).category == "compensation_failed"
+    assert story.state.letters[dead_letter_id()].undo_failed == [2]
+
+
+def test_a_compensation_that_is_left_stands_with_its_task_and_the_message_is_closed() -> None:
+    story = two_not_undone()
+    assert settle(story, "skip") == ["DeadLetterResolved"]
+    assert story.last(DeadLetterResolved).outcome == "skipped"
+    assert len(story.state.tasks) == 2
+    assert story.state.letters == {}
+    again = co.RetryDeadLetter(command_id="c9", by="ann", dead_letter_id=dead_letter_id())
+    assert names(story.command(again)) == ["CommandRefused"]

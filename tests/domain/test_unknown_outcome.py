@@ -9,9 +9,11 @@ from domain.events import (
     ActionExecuted,
     ActionFailed,
     ActionInterrupted,
+    ActionStarted,
     CommandRefused,
     DeadLetterResolved,
     Idempotency,
+    MessageCompleted,
     MessageDeadLettered,
 )
 from domain.outcomes import Done, Failed, FailedForGood, Unknown
@@ -75,7 +77,7 @@ def test_it_cannot_be_retried_or_settled_without_an_answer() -> None:
     assert names(story.command(retry)) == ["CommandRefused"]
     assert "nobody knows whether notify_sales happened" in story.last(CommandRefused).reason
     assert settle(story, None) == ["CommandRefused"]
-    assert "say --as done or --as undone" in story.last(CommandRefused).reason
+    assert "say --as done|undone|retry|skip" in story.last(CommandRefused).reason
 
 
 def test_settled_as_done_the_last_action_completes_the_message() -> None:
@@ -218,3 +220,41 @@ def test_an_interrupted_compensation_is_judged_by_its_target_too(idempotency: Id
     story.answer(FailedForGood("no"))
     assert story.call.undo
     assert names(story.crash().interrupt())[:2] == ["ActionInterrupted", kind]
+
+
+# called again, or left out
+
+
+def test_a_step_of_unknown_outcome_is_called_again_under_its_key_and_the_plan_goes_on() -> None:
+    story = unknown_first()
+    key = story.last(ActionStarted).key
+    assert settle(story, "retry") == ["DeadLetterResolved", "ActionStarted"]
+    assert story.last(DeadLetterResolved).outcome == "retried"
+    assert story.last(DeadLetterResolved).by == "ann"
+    assert story.call.key == key
+    story.answer(Done())
+    assert story.last(MessageCompleted).executed == ("create_order", "notify_sales")
+    assert story.state.letters == {}
+
+
+def test_a_step_called_again_whose_answer_is_lost_again_is_unknown_again() -> None:
+    story = unknown_first()
+    settle(story, "retry")
+    story.answer(Unknown("timeout"))
+    assert story.last(MessageDeadLettered).category == "outcome_unknown"
+    assert story.state.letters[dead_letter_id()].unknown == 0
+
+
+def test_a_step_of_unknown_outcome_is_left_out_and_the_rest_follows() -> None:
+    story = unknown_first()
+    assert settle(story, "skip") == ["DeadLetterResolved", "ActionExecuted", "MessageCompleted"]
+    assert story.last(MessageCompleted).executed == ("notify_sales",)
+    assert [event.action for event in story.all(ActionExecuted)] == ["notify_sales"]
+
+
+@pytest.mark.parametrize("outcome", ["retry", "skip"])
+def test_where_no_step_is_open_there_is_nothing_to_call_again_or_to_leave_out(outcome: str) -> None:
+    story = Story(playbook({"create_order": "keyed"}))
+    story.receive(order())
+    story.answer(FailedForGood("no"))
+    assert settle(story, outcome) == ["CommandRefused"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from domain import events as ev
@@ -189,6 +190,36 @@ def test_a_settled_dead_letter_is_resolved_and_its_message_is_what_was_said(
     if requeued:  # compensated after a person's word: the row stays resolved
         lead.add(lead.dead_lettered("m1", settled=True))
         assert letters(story) == [("resolved", "action_failed")]
+
+
+def test_a_dead_letter_whose_step_is_called_again_is_retrying_until_its_message_ends(
+    story: Story, lead: LeadStory
+) -> None:
+    lead.add(lead.received("m1"), lead.dead_lettered("m1", "outcome_unknown"))
+    lead.add(lead.resolved("m1", "retried", requeued=True))
+    assert (letters(story), processed(story)) == (
+        [("retrying", "outcome_unknown")],
+        [("retrying", "in_progress")],
+    )
+    assert waiting(story) == {"m1": "its turn"}
+    lead.add(
+        msgspec.structs.replace(lead.completed("m1"), dead_letter_id=lead.dead_letter_id("m1"), attempts=2)
+    )
+    assert (letters(story), processed(story)) == (
+        [("resolved", "outcome_unknown")],
+        [("success", "completed")],
+    )
+
+
+@pytest.mark.parametrize(
+    ("requeued", "ends"), [(True, ("retrying", "in_progress")), (False, ("failed", "dead_lettered"))]
+)
+def test_a_dead_letter_whose_step_is_left_out_is_resolved_and_its_message_goes_on_or_is_over(
+    story: Story, lead: LeadStory, *, requeued: bool, ends: tuple[str, str]
+) -> None:
+    lead.add(lead.received("m1"), lead.dead_lettered("m1", "compensation_failed"))
+    lead.add(lead.resolved("m1", "skipped", requeued=requeued))
+    assert (letters(story), processed(story)) == ([("resolved", "compensation_failed")], [ends])
 
 
 def test_a_discarded_dead_letter_leaves_its_message_dead_lettered(story: Story, lead: LeadStory) -> None:

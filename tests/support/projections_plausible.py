@@ -13,6 +13,8 @@ from tests.support.projections_story import LeadStory, Story, rejected
 LEADS = [("acme", "+49 151/1"), ("acme", "US.1349"), ("globex", "+49 151/1")]
 MESSAGES = ["wamid.A==", "m/2", "grün", "m4"]
 
+OUTCOMES = ("done", "undone", "retried", "skipped")
+
 #: (which lead, which message, what happens next to it).
 Choice = tuple[int, int, int]
 
@@ -88,7 +90,7 @@ class Plausible:
 
     def _resolved(self, lead: LeadStory, key: tuple[int, int], message: str) -> None:
         requeued = self._next() % 2 == 0
-        lead.add(lead.resolved(message, "done" if self._next() % 2 else "undone", requeued=requeued))
+        lead.add(lead.resolved(message, OUTCOMES[self._next() % 4], requeued=requeued))
         self._phase[key] = "at work" if requeued else "done"
 
     def _discarded(self, lead: LeadStory, key: tuple[int, int], message: str) -> None:

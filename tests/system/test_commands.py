@@ -34,7 +34,7 @@ SETTINGS = (
     """
 modules = ["own_handlers"]
 [tenants.acme]
-businesses = ["plain", "retries", "undone", "breaker", "unsure", "stuck"]
+businesses = ["plain", "retries", "undone", "breaker", "unsure", "stuck", "again", "undoable"]
 [breaker]
 minimum_calls = 3
 open_seconds = 0.2
@@ -48,7 +48,10 @@ probes = 1
     + target("notify_sales", "fail", "fail", "fail", "fail", "done", business="breaker", ledger=LEDGER)
     + target("create_order", "unknown", business="unsure", idempotency="once", ledger=LEDGER)
     + target("create_order", "done", "fail_for_good", business="stuck", ledger=LEDGER)
+    + target("create_order", "unknown", "done", business="again", idempotency="once", ledger=LEDGER)
     + target("notify_sales", "fail_for_good", business="stuck", ledger=LEDGER)
+    + target("create_order", "done", "fail_for_good", "done", business="undoable", ledger=LEDGER)
+    + target("notify_sales", "fail_for_good", business="undoable")
 )
 
 
@@ -138,6 +141,33 @@ def test_an_unknown_outcome_waits_for_a_person_who_says_what_happened(
     assert disposition(house, "unsure", lead) == [ends]
     made = [row["task_type"] for row in tasks(house, "unsure") if row["lead_id"] == lead]
     assert sorted(made) == (["order_processing", "sales_notification"] if said == "done" else [])
+
+
+def test_a_step_of_unknown_outcome_is_called_again_where_a_person_says_so(house: Leadline) -> None:
+    tell(house, order("m-1", business="again"))
+    [letter] = dead_letters(house, "again")
+    said = ("--as", "retry", "--by", "ann", "--why", "not there")
+    assert house.cli("dlq", "resolve", letter["id"], *said).code == 0
+    house.wait_idle()
+    calls = ledger(house, "again")
+    assert (len(calls), len({call["key"] for call in calls})) == (2, 1)
+    assert disposition(house, "again") == ["completed"]
+    [resolved] = events(house.data, "dead_letter_resolved.v1", "lead:again:%")
+    assert (resolved["outcome"], resolved["by"], resolved["why"]) == ("retried", "ann", "not there")
+    assert [row["status"] for row in dead_letters(house, "again")] == ["resolved"]
+
+
+def test_a_compensation_that_failed_is_called_again_where_a_person_says_so(house: Leadline) -> None:
+    tell(house, order("m-1", business="undoable"))
+    [letter] = dead_letters(house, "undoable")
+    assert letter["category"] == "compensation_failed"
+    assert house.cli("dlq", "resolve", letter["id"], "--as", "retry").code == 0
+    house.wait_idle()
+    kinds = [call["kind"] for call in ledger(house, "undoable")]
+    assert kinds == ["order.create", "order.cancel", "order.cancel"]
+    [letter] = dead_letters(house, "undoable")
+    assert (letter["status"], letter["category"]) == ("failed", "action_failed")
+    assert [row["status"] for row in tasks(house, "undoable")] == ["cancelled"]
 
 
 def test_a_compensation_that_failed_is_for_a_person_and_its_retry_is_refused_till_then(
