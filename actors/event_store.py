@@ -6,13 +6,32 @@ The readers' side of stop 4; nothing is written here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from msgspec import DecodeError, Struct
 
 from actors import snapshots
 from actors.journal import STORE_ID, EventRecorder, open_recorder
 from domain import codec
+from domain.errors import UnknownEventError
 from domain.events import Recorded
+from domain.skips import SKIPS_STREAM, Missing, Skips
+
+_ROWS = "SELECT rowid, originator_id, originator_version, topic, state FROM stored_events"
+_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class RawEvent(Struct, frozen=True):
+    """A row as it is stored, whatever its bytes are."""
+
+    position: int
+    stream: str
+    version: int
+    name: str
+    #: Bytes, in a sound store.
+    state: Any
 
 
 class EventStore:
@@ -23,6 +42,7 @@ class EventStore:
 
     def __init__(self, recorder: EventRecorder) -> None:
         self._recorder = recorder
+        self._skips = Skips()
 
     @classmethod
     def open(cls, path: Path) -> EventStore:
@@ -42,27 +62,75 @@ class EventStore:
         return self._recorder.max_notification_id() or 0
 
     def read(self, after: int, limit: int) -> Sequence[Recorded]:
-        rows = self._recorder.rows(
-            "SELECT rowid, originator_id, originator_version, topic, state FROM stored_events"
-            " WHERE rowid > ? ORDER BY rowid LIMIT ?",
-            (after, limit),
-        )
-        return _readable(rows)
+        """Events after a position, but for those that a person has skipped. Raises `UnknownEventError` where the
+        first of them cannot be read."""
+        skips = self.skips()
+        while True:
+            rows = self._recorder.rows(f"{_ROWS} WHERE rowid > ? ORDER BY rowid LIMIT ?", (after, limit))
+            events = _readable(rows, skips)
+            if events or not rows:
+                return events
+            after = rows[-1][0]  # all of them are skipped
 
     def event_id_at(self, position: int) -> str | None:
         rows = self._recorder.rows("SELECT state FROM stored_events WHERE rowid = ?", (position,))
-        return codec.event_id_of(rows[0][0]) if rows else None
+        try:
+            return codec.event_id_of(rows[0][0]) if rows else None
+        except (DecodeError, UnicodeDecodeError):
+            return "unreadable"
 
     def stream(self, stream: str, *, after: int = 0, limit: int = -1) -> Sequence[Recorded]:
-        """One stream's events after a version. Raises `UnknownEventError` for one that cannot be read."""
+        """One stream's events after a version; `Missing` for one that cannot be read and is skipped. Raises
+        `UnknownEventError` for one that cannot be read."""
         rows = self._recorder.rows(
             "SELECT rowid, originator_version, topic, state FROM stored_events"
             " WHERE originator_id = ? AND originator_version > ? ORDER BY originator_version LIMIT ?",
             (stream, after, limit),
         )
-        return [
-            codec.decode(topic, state, stream, version, position) for position, version, topic, state in rows
-        ]
+        try:
+            return [
+                codec.decode(topic, state, stream, version, position)
+                for position, version, topic, state in rows
+            ]
+        except UnknownEventError:
+            return self._with_missing(stream, rows)
+
+    def skips(self) -> Skips:
+        """The events that people have skipped, as of now. A decision that cannot be read is none."""
+        rows = self._recorder.rows(
+            "SELECT rowid, originator_version, topic, state FROM stored_events"
+            " WHERE originator_id = ? AND originator_version > ? ORDER BY originator_version",
+            (SKIPS_STREAM, self._skips.version),
+        )
+        for position, version, topic, state in rows:
+            try:
+                self._skips.learn(codec.decode(topic, state, SKIPS_STREAM, version, position))
+            except UnknownEventError:
+                continue
+        return self._skips
+
+    def raw(self, after: int, limit: int) -> list[RawEvent]:
+        """Rows after a position as they are stored, readable or not."""
+        rows = self._recorder.rows(f"{_ROWS} WHERE rowid > ? ORDER BY rowid LIMIT ?", (after, limit))
+        return [RawEvent(*row) for row in rows]
+
+    def raw_stream(self, stream: str) -> list[RawEvent]:
+        """A stream's rows as they are stored."""
+        rows = self._recorder.rows(f"{_ROWS} WHERE originator_id = ? ORDER BY originator_version", (stream,))
+        return [RawEvent(*row) for row in rows]
+
+    def _with_missing(self, stream: str, rows: Sequence[tuple[Any, ...]]) -> list[Recorded]:
+        skips = self.skips()
+        events: list[Recorded] = []
+        for position, version, topic, state in rows:
+            try:
+                events.append(codec.decode(topic, state, stream, version, position))
+            except UnknownEventError:
+                if not skips.cover(position, stream, topic, state):
+                    raise
+                at = events[-1].at if events else _NEVER
+                events.append(Recorded(stream, version, Missing(), "", at, position=position))
+        return events
 
     def snapshot(self, stream: str, shape: str) -> bytes | None:
         """A stream's state as it was kept in this shape, None if it was not."""
@@ -72,10 +140,12 @@ class EventStore:
         self._recorder.datastore.close()
 
 
-def _readable(rows: Iterable[tuple[Any, ...]]) -> list[Recorded]:
+def _readable(rows: Iterable[tuple[Any, ...]], skips: Skips) -> list[Recorded]:
     """The rows up to the first that cannot be read; raises only where that is the very first."""
     events: list[Recorded] = []
     for position, stream, version, topic, state in rows:
+        if skips and skips.cover(position, stream, topic, state):
+            continue
         try:
             events.append(codec.decode(topic, state, stream, version, position))
         except Exception:

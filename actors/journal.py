@@ -11,9 +11,11 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
+from uuid import uuid4
 
 import structlog
 from eventsourcing.persistence import (
@@ -40,7 +42,7 @@ from pykka.messages import _ActorStop
 from actors import snapshots
 from actors.protocol import Append, AppendResult, Committed, Conflict, Recorder, Snapshot, Unwritable
 from domain import codec
-from domain.events import Place
+from domain.events import Event, Place, Recorded
 
 log = structlog.get_logger(__name__)
 
@@ -51,6 +53,7 @@ _PAGE_BYTES = 8192
 #: The log grows to 16 MiB before its pages are copied: a page that many commits touch is copied once.
 _WAL_PAGES = 2000
 STORE_ID = "store"
+_LAST_VERSION = "SELECT COALESCE(MAX(originator_version), 0) FROM stored_events WHERE originator_id = ?"
 _BACK_OFF_SECONDS = (0.05, 0.2, 1.0)
 #: Exactly these speak of the store, not of a row: it is damaged, or no database at all.
 _DAMAGED = (DatabaseError, InternalError, sqlite3.DatabaseError, sqlite3.InternalError)
@@ -136,6 +139,28 @@ def open_recorder(path: Path, *, read_only: bool = False) -> EventRecorder:
     except (PersistenceError, sqlite3.Error) as error:
         raise OSError(f"{path} cannot be opened as an event store: {error}") from error
     return recorder
+
+
+def record_beside(path: Path, stream: str, event: Event) -> Recorded:
+    """Record one event of a stream that no actor owns: beside a runner, or without one.
+
+    A transaction of its own: SQLite lets one writer in after the other, and the journal waits like this one does.
+    Raises OSError where the store cannot be written.
+    """
+    recorder = open_recorder(path)
+    try:
+        while True:
+            [(version,)] = recorder.rows(_LAST_VERSION, (stream,))
+            recorded = Recorded(stream, version + 1, event, str(uuid4()), datetime.now(UTC))
+            try:
+                recorder.insert_events([StoredEvent(stream, version + 1, *codec.encode(recorded))])
+            except IntegrityError:  # somebody else has just done the same
+                continue
+            except (PersistenceError, sqlite3.Error) as error:
+                raise OSError(f"{path} cannot be written just now: {error}; try again") from error
+            return recorded
+    finally:
+        recorder.datastore.close()
 
 
 class Checkpoint:

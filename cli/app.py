@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from cli import backup, commands, dead_letters, doctor, operate, publish, queries, rebuild, status
+from cli import backup, commands, dead_letters, doctor, events, operate, publish, queries, rebuild, status
 from cli.demo import demo
 from cli.output import say
 from cli.shell import Common, DefaultGroup, Shell
@@ -87,6 +87,13 @@ lead = typer.Typer(cls=_Lead, help="One lead: show BUSINESS LEAD (the default), 
 lead.command("show")(queries.lead)
 lead.command("resume")(commands.lead_resume)
 app.add_typer(lead, name="lead", rich_help_panel=DO)
+
+event = typer.Typer(
+    help="The store's events as they are: show, skip one that stops something.", no_args_is_help=True
+)
+event.command("show")(events.show)
+event.command("skip")(events.skip)
+app.add_typer(event, name="events", rich_help_panel=DO)
 
 task = typer.Typer(help="Tasks: start, complete, cancel, reassign.", no_args_is_help=True)
 task.command("start")(commands.task_start)

@@ -8,6 +8,7 @@ from typing import Any
 
 from domain import events as ev
 from domain.events import Event, Recorded
+from domain.skips import Missing
 
 #: Dead letters of these categories are not in the lead's own stream.
 NOT_IN_A_STREAM = ("rejected", "lead_stopped")
@@ -175,6 +176,8 @@ TELLERS: dict[type[Event], Teller] = {
     ev.MessagesLost: lambda e: (
         f"messages {e.from_sequence} to {e.to_sequence} were gone before they were read"
     ),
+    ev.EventSkipped: _by("event {e.skipped} of {e.stream} skipped ({e.error})"),
+    Missing: lambda _: "an event that cannot be read, and that a person has skipped: `leadline events show`",
 }
 
 #: Event class → how its line looks; what is not here is plain.
@@ -199,4 +202,6 @@ STYLES: dict[type[Event], str] = {
     ev.BreakerHalfOpened: "yellow",
     ev.BreakerClosed: "green",
     ev.MessagesLost: "bold red",
+    ev.EventSkipped: "bold red",
+    Missing: "bold red",
 }

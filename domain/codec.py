@@ -75,6 +75,7 @@ def decode(
     except Exception as error:  # flipped bytes raise whatever they raise; the row is named either way
         raise UnknownEventError(
             f"event {position} ({name}, version {version} of {stream}) cannot be read: {error}"
+            f" (see `leadline events show {position}`)"
         ) from error
     return Recorded(
         stream,

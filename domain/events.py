@@ -500,6 +500,21 @@ class MessagesLost(Event, frozen=True):
     to_sequence: int
 
 
+class EventSkipped(Event, frozen=True):
+    """A person goes on without an event that cannot be read or applied. Stands in `operator:events`."""
+
+    #: Its position in the store; stream, version and stored name as its row has them.
+    skipped: int
+    stream: str
+    version: int
+    name: str
+    #: Of the row as it was: one that is mended later is read again.
+    digest: str
+    error: str
+    by: str
+    why: str
+
+
 #: Event class → its stored name. Append only.
 STORED_NAMES: dict[type[Event], str] = {
     MessageReceived: "message_received.v1",
@@ -537,4 +552,5 @@ STORED_NAMES: dict[type[Event], str] = {
     MessagesLost: "messages_lost.v1",
     StepExecuted: "step_executed.v1",
     StepCompensated: "step_compensated.v1",
+    EventSkipped: "event_skipped.v1",
 }

@@ -76,8 +76,9 @@ class EventLog(Protocol):
         ...
 
     def read(self, after: int, limit: int) -> Sequence[Recorded]:
-        """Events after a position, in order. Raises `UnknownEventError` naming the one that cannot be
-        read, after the readable ones before it have been returned by an earlier call."""
+        """Events after a position, in order, but for those that a person has skipped. Raises `UnknownEventError`
+        naming the one that cannot be read, after the readable ones before it have been returned by an earlier
+        call."""
         ...
 
     def event_id_at(self, position: int) -> str | None:

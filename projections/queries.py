@@ -196,7 +196,7 @@ def history(log: EventLog, stream: str) -> list[Row]:
             "version": recorded.version,
             "at": schema.instant(recorded.at),
             "event": type(recorded.event).__name__,
-            "name": STORED_NAMES[type(recorded.event)],
+            "name": STORED_NAMES.get(type(recorded.event)),
             "cause": recorded.cause,
             "correlation": recorded.correlation,
             "sequence": recorded.place.sequence if recorded.place is not None else None,

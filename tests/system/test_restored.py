@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.support.eventually import eventually
 from tests.support.system_leadline import PATIENCE, SHORT_WAITS, TENANTS, Leadline, leadline
 from tests.support.system_sql import events, execute, query, view
+from tests.support.system_targets import target
 from tests.support.system_wire import message
 
 SETTINGS = "[leads]\nrestart_delays_seconds = [0.05, 0.05]\n" + TENANTS + SHORT_WAITS
@@ -52,6 +53,57 @@ def test_a_flipped_byte_stops_the_views_and_its_lead_where_it_can_be_seen_and_no
     house.wait_idle()
     assert all_completed(house) == {f"m-{n}" for n in range(1, 6)}
     assert house.cli("rebuild", "--verify").code == 0
+
+
+def test_an_event_that_is_skipped_holds_up_neither_the_views_nor_its_lead(house: Leadline) -> None:
+    house.set(SETTINGS)
+    runner = house.run()
+    house.publish([message("m-1", "+1"), message("m-2", "+2")])
+    house.wait_idle()
+    assert runner.terminate() == 0
+    position, _ = flip_a_byte(house, "m-1")
+    for file in house.data.glob("views.db*"):
+        file.unlink()
+    house.run()
+    house.publish([message("m-3", "+1"), message("m-4", "+2")])
+    eventually(lambda: views_have_stopped(house) and bool(stopped(house)), within=PATIENCE)
+    [shown] = house.ask("events", "show")
+    assert (shown["position"], shown["stops_views"]) == (position, True)
+    assert "confidenbe" in shown["raw"]
+    refused = house.cli("lead", "resume", "acme-foods", "+1", "--timeout", "60")
+    eventually(lambda: len(stopped(house)) == 2, within=PATIENCE)
+    assert refused.code == 0, "it is let go, reads its events, and is stopped again"
+    skipped = house.cli("events", "skip", str(position), "--why", "a bad disk", "--by", "ann")
+    assert skipped.code == 0, skipped
+    eventually(lambda: not views_have_stopped(house), within=PATIENCE)
+    assert house.cli("lead", "resume", "acme-foods", "+1", "--timeout", "60").code == 0
+    house.wait_idle()
+    assert all_completed(house) == {"m-1", "m-2", "m-3", "m-4"}
+    assert house.cli("rebuild", "--verify").code == 0
+    assert house.ask("events", "show")[0]["skipped"]
+
+
+def test_a_breaker_whose_event_cannot_be_read_keeps_the_runner_from_working_until_it_is_skipped(
+    house: Leadline,
+) -> None:
+    house.set(
+        SETTINGS + "[breaker]\nminimum_calls = 1\nopen_seconds = 600\n" + target("notify_sales", "fail")
+    )
+    runner = house.run()
+    house.publish([message("m-1", "+1")])
+    eventually(lambda: bool(events(house.data, "breaker_opened.v1")), within=PATIENCE)
+    runner.kill()
+    sql = "SELECT rowid AS row FROM stored_events WHERE topic = 'breaker_opened.v1'"
+    [opened] = query(house.data / "events.db", sql)
+    restore(house, (opened["row"], b"{"))
+    failed = house.begin("run", "--http-port", "0")
+    assert failed.ended() == 1
+    assert f"leadline events show {opened['row']}" in failed.err
+    assert "Traceback" not in failed.err
+    assert house.cli("events", "skip", str(opened["row"]), "--why", "a bad disk").code == 0
+    house.run()
+    house.publish([message("m-2", "+2", "acme-deli")])
+    eventually(lambda: any(r["message_id"] == "m-2" for r in events(house.data, "message_received.v1")))
 
 
 def test_an_older_event_store_is_noticed_beside_newer_views_and_what_it_lacks_is_read_again(
