@@ -39,6 +39,7 @@ AtLeastOne = Annotated[int, Meta(ge=1)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[float, Meta(ge=0, le=31_536_000)]
 Share = Annotated[float, Meta(ge=0, le=1)]
+AfterDeadLetter = Literal["continue", "park"]
 
 
 class Nats(Part, frozen=True):
@@ -159,6 +160,8 @@ class BusinessOverrides(Part, frozen=True):
     high: Share | None = None
     #: Instead of `thresholds.low`, for this business.
     low: Share | None = None
+    #: Instead of the common one, for this business.
+    after_dead_letter: AfterDeadLetter | None = None
     #: Action → the targets that it calls for this business, instead of the common ones; each its own breaker.
     targets: dict[str, tuple[Target, ...]] = {}
 
@@ -170,6 +173,8 @@ class Settings(Part, frozen=True):
     http_port: Port = 8400
     #: On SIGTERM, how long appends and calls in flight may take before they are left to the next start.
     drain_seconds: Seconds = 10.0
+    #: Whether a lead's later messages go on when one is a dead letter, or wait behind it, in order (`park`).
+    after_dead_letter: AfterDeadLetter = "continue"
     #: Python modules with your own intent handlers and actions, imported at start.
     modules: tuple[str, ...] = ()
     nats: Nats = Nats()
@@ -201,7 +206,9 @@ class Settings(Part, frozen=True):
                 if business_id in found:
                     other = found[business_id].tenant_id
                     raise SettingsError(f"{key}: {business_id!r} is a business of tenant {other!r} already")
-                found[business_id] = Business(business_id, tenant_id, self._thresholds_of(business_id))
+                found[business_id] = Business(
+                    business_id, tenant_id, self._thresholds_of(business_id), parks=self._parks(business_id)
+                )
         for business_id in self.businesses:
             if business_id not in found:
                 hint = _did_you_mean(business_id, found)
@@ -215,6 +222,10 @@ class Settings(Part, frozen=True):
         for business_id, business in self.businesses.items():
             for action, targets in business.targets.items():
                 yield f"businesses.{business_id}.targets.{action}", targets
+
+    def _parks(self, business_id: str) -> bool:
+        own = self.businesses.get(business_id, BusinessOverrides()).after_dead_letter
+        return (own or self.after_dead_letter) == "park"
 
     def _thresholds_of(self, business_id: str) -> Thresholds:
         own = self.businesses.get(business_id, BusinessOverrides())

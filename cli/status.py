@@ -25,7 +25,7 @@ from cli.shell import FAILED, settings_of
 from domain.errors import LeadlineError
 from projections.queries import Row
 from projections.store import ViewsPosition
-from projections.unfinished import ITS_TURN, WAITS_FOR_PERSON
+from projections.unfinished import ITS_TURN, WAITS_FOR_PERSON, waits_for_person
 from settings import Settings
 
 ASK_AGAIN_SECONDS = 0.2
@@ -44,11 +44,12 @@ class Status(Struct, frozen=True):
     @property
     def waiting_for_person(self) -> list[Row]:
         """What only a person can move, and what stands behind it in its lead's queue."""
+        # What stands behind a dead letter says so itself; the dead letter in front may be back at work.
         held = {_lead(row) for row in self.unfinished if row["waiting_for"] in WAITS_FOR_PERSON}
         return [
             row
             for row in self.unfinished
-            if row["waiting_for"] in WAITS_FOR_PERSON
+            if waits_for_person(row["waiting_for"])
             or (row["waiting_for"] == ITS_TURN and _lead(row) in held)
         ]
 

@@ -127,6 +127,8 @@ class MessageReceived(Event, frozen=True):
     ai_latency_ms: float | None = None
     #: The dead letter that this delivery redrives.
     redrive_of: str | None = None
+    #: The dead letter that it waits behind, where its business keeps the order over dead letters.
+    behind: str | None = None
 
 
 class DuplicateDetected(Event, frozen=True):
@@ -327,6 +329,8 @@ class MessageDeadLettered(Event, frozen=True):
     last_attempt_at: datetime | None = None
     #: A person has settled it already (`dlq resolve --as undone`): the row stays resolved.
     settled: bool = False
+    #: The lead's later messages wait behind it until it is settled.
+    parks: bool = False
 
 
 class DeadLetterRetried(Event, frozen=True):
@@ -336,6 +340,8 @@ class DeadLetterRetried(Event, frozen=True):
     command_id: str
     by: str
     why: str
+    #: As of a message received.
+    behind: str | None = None
 
 
 class DeadLetterAmended(Event, frozen=True):
@@ -362,6 +368,8 @@ class DeadLetterResolved(Event, frozen=True):
     why: str
     #: The message goes back to work: the rest of its plan, or the compensation of what was done.
     requeued: bool = False
+    #: As of a message received.
+    behind: str | None = None
 
 
 class DeadLetterDiscarded(Event, frozen=True):

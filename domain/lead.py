@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
 from msgspec import Struct, field
 
 from domain import events as ev
@@ -50,6 +51,8 @@ class LeadState(Struct):
     seen: dict[str, datetime] = field(default_factory=dict)
     #: command id → "" where it was carried out, else why it was refused; and when.
     commands: dict[str, tuple[str, datetime]] = field(default_factory=dict)
+    #: The dead letter that the others of the queue wait behind, in letters or back at the head of the queue.
+    holder: str | None = None
     redriven: dict[str, datetime] = field(default_factory=dict)
     #: Open tasks: id → status.
     tasks: dict[str, str] = field(default_factory=dict)
@@ -84,7 +87,8 @@ def decide(
     if isinstance(command, PersonsCommand):
         if command.command_id in state.commands or _is_recorded(state, place):
             return ()
-        return operate.decide(state.queue, state.letters, state.tasks, command, playbook, now=now)
+        events = operate.decide(state.queue, state.letters, state.tasks, command, playbook, now=now)
+        return events if state.holder is None else [_behind(state.holder, event) for event in events]
     current = _awaiting(state, command)
     if current is None:
         return ()
@@ -97,7 +101,12 @@ def decide(
 
 def follow(state: LeadState, playbook: Playbook, now: datetime) -> Sequence[Event]:
     """What follows from the state alone: the next facts of the message at the head of the queue."""
-    return saga.advance(state.queue[0], playbook, now) if state.queue else ()
+    return saga.advance(state.queue[0], playbook, now) if state.queue and not is_held(state) else ()
+
+
+def is_held(state: LeadState) -> bool:
+    """Whether the head of the queue waits behind a dead letter."""
+    return state.holder is not None and bool(state.queue) and state.queue[0].dead_letter_id != state.holder
 
 
 def evolve(state: LeadState, recorded: Recorded) -> LeadState:
@@ -187,8 +196,19 @@ def _receive(
             ai_model=ai.model if ai else None,
             ai_latency_ms=ai.latency_ms if ai else None,
             redrive_of=command.redrive_of,
+            behind=state.holder,
         ),
     )
+
+
+def _behind(holder: str, event: Event) -> Event:
+    """What goes back to work while a dead letter holds the others waits with them."""
+    back = isinstance(event, ev.DeadLetterRetried) or (
+        isinstance(event, ev.DeadLetterResolved) and event.requeued
+    )
+    if back and event.dead_letter_id != holder:  # type: ignore[attr-defined]  # of those two kinds
+        return msgspec.structs.replace(event, behind=holder)
+    return event
 
 
 def _is_recorded(state: LeadState, place: Place | None) -> bool:
@@ -303,33 +323,53 @@ def _leave_queue(state: LeadState, message_id: str) -> Work | None:
 
 
 def _completed(state: LeadState, event: ev.MessageCompleted, _: Recorded) -> None:
-    _leave_queue(state, event.message_id)
+    done = _leave_queue(state, event.message_id)
+    if state.holder is not None and done is not None:
+        _lets_go(state, done.dead_letter_id)
 
 
 def _dead_lettered(state: LeadState, event: ev.MessageDeadLettered, _: Recorded) -> None:
     done = _leave_queue(state, event.message_id)
     if done is not None:
         state.letters[event.dead_letter_id] = done
+    if event.parks:
+        state.holder = event.dead_letter_id
+    else:
+        _lets_go(state, event.dead_letter_id)
 
 
-def _requeue(state: LeadState, event: ev.DeadLetterRetried, _: Recorded) -> None:
-    letter = state.letters.pop(event.dead_letter_id, None)
-    if letter is not None:
+def _lets_go(state: LeadState, dead_letter_id: str) -> None:
+    if state.holder == dead_letter_id:
+        state.holder = None
+
+
+def _back_to_work(state: LeadState, dead_letter_id: str) -> None:
+    """To the end of the queue; one that holds the others goes before them."""
+    letter = state.letters.pop(dead_letter_id, None)
+    if letter is None:
+        return
+    if state.holder == dead_letter_id:
+        state.queue.insert(0, letter)
+    else:
         state.queue.append(letter)
 
 
+def _requeue(state: LeadState, event: ev.DeadLetterRetried, _: Recorded) -> None:
+    _back_to_work(state, event.dead_letter_id)
+
+
 def _resolved(state: LeadState, event: ev.DeadLetterResolved, _: Recorded) -> None:
-    letter = state.letters.get(event.dead_letter_id)
-    if letter is None:
-        return
     if event.requeued:
-        state.queue.append(state.letters.pop(event.dead_letter_id))
-    elif event.outcome != "undone":
-        del state.letters[event.dead_letter_id]
+        _back_to_work(state, event.dead_letter_id)
+        return
+    _lets_go(state, event.dead_letter_id)
+    if event.outcome != "undone":
+        state.letters.pop(event.dead_letter_id, None)
 
 
 def _discarded(state: LeadState, event: ev.DeadLetterDiscarded, _: Recorded) -> None:
     state.letters.pop(event.dead_letter_id, None)
+    _lets_go(state, event.dead_letter_id)
 
 
 #: The events that a person's command leaves: each holds its `command_id`.

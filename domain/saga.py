@@ -40,7 +40,7 @@ def advance(work: Work, playbook: Playbook, now: datetime) -> Sequence[Event]:
         return _act(work, playbook, now)
     if work.phase == "compensating":
         return _compensate(work, playbook)
-    return (dead_letter(work, work.failure or Failure("outcome_unknown", "unknown")),)
+    return (dead_letter(work, work.failure or Failure("outcome_unknown", "unknown"), playbook),)
 
 
 def outcome(work: Work, result: Outcome, playbook: Playbook, now: datetime) -> Sequence[Event]:
@@ -148,7 +148,7 @@ def _plan(work: Work, playbook: Playbook) -> Sequence[Event]:
         keys = RunKeys(work.base_key, work.run, work.key_run, work.held_keys)
         return plan_message(playbook, work.message, keys)
     except (Exception, SystemExit, KeyboardInterrupt) as error:  # a handler's own: a person has to look [H20]
-        return (dead_letter(work, Failure("handler_failed", describe(error), stack_of(error))),)
+        return (dead_letter(work, Failure("handler_failed", describe(error), stack_of(error)), playbook),)
 
 
 def _act(work: Work, playbook: Playbook, now: datetime) -> Sequence[Event]:
@@ -169,7 +169,7 @@ def _act(work: Work, playbook: Playbook, now: datetime) -> Sequence[Event]:
 def _compensate(work: Work, playbook: Playbook) -> Sequence[Event]:
     remaining = work.to_undo()
     if not remaining:
-        return (dead_letter(work, work.failure or Failure("action_failed", "compensated")),)
+        return (dead_letter(work, work.failure or Failure("action_failed", "compensated"), playbook),)
     planned = work.plan[remaining[0]]
     if planned.target is None:
         return compensated(work, planned.n, playbook)
@@ -195,10 +195,12 @@ def _completed(work: Work, now: datetime) -> Event:
     )
 
 
-def dead_letter(work: Work, failure: Failure) -> Event:
+def dead_letter(work: Work, failure: Failure, playbook: Playbook) -> Event:
     """The message as a row of the queue. Failed compensation outweighs what made it necessary."""
     message = work.message
     category: Category = "compensation_failed" if work.undo_failed else failure.category
+    settled = work.resolved and not work.undo_failed
+    business = playbook.tenants.find(message.business_id)
     return ev.MessageDeadLettered(
         work.dead_letter_id,
         message.message_id,
@@ -213,7 +215,8 @@ def dead_letter(work: Work, failure: Failure) -> Event:
         work.calls,
         work.first_call,
         work.last_call,
-        settled=work.resolved and not work.undo_failed,
+        settled=settled,
+        parks=business is not None and business.parks and not settled,
     )
 
 

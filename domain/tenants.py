@@ -20,6 +20,8 @@ class Business(Struct, frozen=True):
     business_id: str
     tenant_id: str
     thresholds: Thresholds = Thresholds()
+    #: A dead letter's later messages wait behind it, instead of going on.
+    parks: bool = False
 
 
 class Tenants(Struct, frozen=True):

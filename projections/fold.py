@@ -86,6 +86,7 @@ class Fold:
         """Fold the batch. What it needs is loaded."""
         self._dead_letters.begins()
         self._metrics.begins()
+        self._unfinished.begins()
         folds = self._folds
         owners = self._owners
         for recorded in batch:

@@ -21,8 +21,15 @@ RETRY = "retry"
 TARGET_CONFIGURATION = "target configuration"
 LEAD_RESUME = "lead resume"
 
-#: What moves on only when a person does something.
+DEAD_LETTER = "dead letter "
+
+#: What moves on only when a person does something, besides what waits behind a dead letter.
 WAITS_FOR_PERSON = frozenset({TARGET_CONFIGURATION, LEAD_RESUME})
+
+
+def waits_for_person(waiting_for: str) -> bool:
+    """Whether a message moves on only when a person does something."""
+    return waiting_for in WAITS_FOR_PERSON or waiting_for.startswith(DEAD_LETTER)
 
 
 class UnfinishedRow(Struct, gc=False):
@@ -40,12 +47,17 @@ class Unfinished:
     def __init__(self) -> None:
         self.rows = Rows(schema.unfinished, UnfinishedRow)
         self.tables = (self.rows,)
+        #: Lead → its rows that are known, removed ones among them; made when a batch first asks for it.
+        self._by_lead: dict[Owner, set[tuple[str, str, str]]] | None = None
         self.needs: Handlers = {
             ev.MessageReceived: self._will_make,
             ev.ActionStarted: self._will_need,
             ev.ActionDeferred: self._will_need,
+            ev.MessageCompleted: self._will_need_if_held,
+            ev.MessageDeadLettered: self._will_need_mates,
             ev.DeadLetterRetried: self._will_need,
-            ev.DeadLetterResolved: self._will_need,
+            ev.DeadLetterResolved: self._will_need_mates,
+            ev.DeadLetterDiscarded: self._will_need_mates,
             ev.LeadStopped: self._will_need_lead,
             ev.LeadResumed: self._will_need_lead,
         }
@@ -54,12 +66,17 @@ class Unfinished:
             ev.ActionStarted: self._started,
             ev.ActionDeferred: self._deferred,
             ev.MessageCompleted: self._ended,
-            ev.MessageDeadLettered: self._ended,
+            ev.MessageDeadLettered: self._dead_lettered,
             ev.DeadLetterRetried: self._retried,
             ev.DeadLetterResolved: self._resolved,
+            ev.DeadLetterDiscarded: self._discarded,
             ev.LeadStopped: self._stopped,
             ev.LeadResumed: self._resumed,
         }
+
+    def begins(self) -> None:
+        """What the batch needs is loaded."""
+        self._by_lead = None
 
     def _will_make(self, _: Recorded, event: ev.MessageReceived, owner: Owner) -> None:
         self.rows.will_make((*owner, event.message_id))
@@ -70,8 +87,17 @@ class Unfinished:
     def _will_need_lead(self, _: Recorded, event: ev.LeadStopped, owner: Owner) -> None:
         self.rows.will_need_by(BY_LEAD, _owner_of(event.lead_stream))
 
+    def _will_need_if_held(self, _: Recorded, event: ev.MessageCompleted, owner: Owner) -> None:
+        if event.dead_letter_id is not None:
+            self.rows.will_need_by(BY_LEAD, owner)
+
+    def _will_need_mates(self, recorded: Recorded, event: ev.DeadLetterResolved, owner: Owner) -> None:
+        """Other messages of the lead may wait behind this one, or will."""
+        if owner[0]:
+            self.rows.will_need_by(BY_LEAD, owner)
+
     def _received(self, recorded: Recorded, event: ev.MessageReceived, owner: Owner) -> None:
-        self._begins(recorded, event.message_id, owner)
+        self._begins(recorded, event.message_id, owner, event.behind)
 
     def _started(self, _: Recorded, event: ev.ActionStarted, owner: Owner) -> None:
         undoing = "undoing " if event.undo else ""
@@ -83,34 +109,66 @@ class Unfinished:
         reason = reasons.get(event.reason, TARGET_CONFIGURATION)
         self._waits((*owner, event.message_id), reason)
 
-    def _ended(self, _: Recorded, event: ev.MessageCompleted | ev.MessageDeadLettered, owner: Owner) -> None:
+    def _ended(self, _: Recorded, event: ev.MessageCompleted, owner: Owner) -> None:
         self.rows.remove((*owner, event.message_id))
+        if event.dead_letter_id is not None:
+            self._let_go(event.dead_letter_id, owner)
+
+    def _dead_lettered(self, _: Recorded, event: ev.MessageDeadLettered, owner: Owner) -> None:
+        self.rows.remove((*owner, event.message_id))
+        if event.parks:
+            self._all_wait(owner, f"{DEAD_LETTER}{event.dead_letter_id}")
+        else:
+            self._let_go(event.dead_letter_id, owner)
 
     def _retried(self, recorded: Recorded, event: ev.DeadLetterRetried, owner: Owner) -> None:
         """A message joins the end of its lead's queue; a reject only when it is received."""
         if owner[0] and event.message_id is not None:
-            self._begins(recorded, event.message_id, owner)
+            self._begins(recorded, event.message_id, owner, event.behind)
 
     def _resolved(self, recorded: Recorded, event: ev.DeadLetterResolved, owner: Owner) -> None:
-        if event.requeued and owner[0] and event.message_id is not None:
-            self._begins(recorded, event.message_id, owner)
+        if not event.requeued:
+            self._let_go(event.dead_letter_id, owner)
+        elif owner[0] and event.message_id is not None:
+            self._begins(recorded, event.message_id, owner, event.behind)
+
+    def _discarded(self, _: Recorded, event: ev.DeadLetterDiscarded, owner: Owner) -> None:
+        self._let_go(event.dead_letter_id, owner)
 
     def _stopped(self, _: Recorded, event: ev.LeadStopped, owner: Owner) -> None:
-        self._all_wait(event.lead_stream, LEAD_RESUME)
+        self._all_wait(_owner_of(event.lead_stream), LEAD_RESUME)
 
     def _resumed(self, _: Recorded, event: ev.LeadResumed, owner: Owner) -> None:
-        self._all_wait(event.lead_stream, ITS_TURN)
+        self._all_wait(_owner_of(event.lead_stream), ITS_TURN)
 
-    def _all_wait(self, lead_stream: str, what: str) -> None:
-        owner = _owner_of(lead_stream)
-        for key in [key for key in self.rows.known if key[:2] == owner]:
-            self._waits(key, what)
+    def _all_wait(self, owner: Owner, what: str) -> None:
+        """All of a lead's, but for those that wait behind a dead letter, whatever else happens to the lead."""
+        for key, row in self._of_lead(owner):
+            if not row.waiting_for.startswith(DEAD_LETTER):
+                self._waits(key, what)
 
-    def _begins(self, recorded: Recorded, message_id: str, owner: Owner) -> None:
+    def _let_go(self, dead_letter_id: str, owner: Owner) -> None:
+        """What has waited behind this dead letter waits for its turn."""
+        for key, row in self._of_lead(owner):
+            if row.waiting_for == f"{DEAD_LETTER}{dead_letter_id}":
+                self._waits(key, ITS_TURN)
+
+    def _of_lead(self, owner: Owner) -> list[tuple[tuple[str, str, str], UnfinishedRow]]:
+        if self._by_lead is None:
+            self._by_lead = {}
+            for key in self.rows.known:
+                self._by_lead.setdefault(key[:2], set()).add(key)
+        found = ((key, self.rows.get(key)) for key in self._by_lead.get(owner, ()))
+        return [(key, row) for key, row in found if row is not None]
+
+    def _begins(self, recorded: Recorded, message_id: str, owner: Owner, behind: str | None) -> None:
+        if self._by_lead is not None:
+            self._by_lead.setdefault(owner, set()).add((*owner, message_id))
+        waiting_for = ITS_TURN if behind is None else f"{DEAD_LETTER}{behind}"
         partition = recorded.place.partition if recorded.place is not None else None
         self.rows.put(
             (*owner, message_id),
-            UnfinishedRow(*owner, partition, message_id, instant(recorded.at), ITS_TURN),
+            UnfinishedRow(*owner, partition, message_id, instant(recorded.at), waiting_for),
         )
 
     def _waits(self, key: tuple[str, str, str], what: str) -> None:

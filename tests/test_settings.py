@@ -273,6 +273,16 @@ def test_a_business_keeps_the_thresholds_it_does_not_override(tmp_path: Path) ->
     assert [tenants.businesses[b].thresholds for b in "xy"] == [Thresholds(0.7, 0.6), Thresholds(0.7, 0.5)]
 
 
+def test_a_business_parks_after_a_dead_letter_where_it_or_all_do(tmp_path: Path) -> None:
+    both = "[tenants.a]\nbusinesses = ['x', 'y']\n[businesses.x]\nafter_dead_letter = "
+    for common, own, expected in (
+        ("", "'park'", [True, False]),
+        ("after_dead_letter = 'park'\n", "'continue'", [False, True]),
+    ):
+        tenants = load(written(tmp_path, common + both + own), env={}).tenants()
+        assert [tenants.businesses[b].parks for b in "xy"] == expected
+
+
 def test_each_setting_is_read_somewhere() -> None:
     modules = ("settings", "target_settings", "target_wiring", "wiring", "runner")
     sources = [ROOT / f"{name}.py" for name in modules]

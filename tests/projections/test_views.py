@@ -222,6 +222,47 @@ def test_a_dead_letter_whose_step_is_left_out_is_resolved_and_its_message_goes_o
     assert (letters(story), processed(story)) == ([("resolved", "compensation_failed")], [ends])
 
 
+def parks(lead: LeadStory, message: str) -> ev.Event:
+    return msgspec.structs.replace(lead.dead_lettered(message), parks=True)
+
+
+def behind(lead: LeadStory, event: ev.Event) -> ev.Event:
+    return msgspec.structs.replace(event, behind=lead.dead_letter_id("m1"))
+
+
+def test_what_waits_behind_a_dead_letter_says_so_until_that_is_settled(story: Story, lead: LeadStory) -> None:
+    held = f"dead letter {lead.dead_letter_id('m1')}"
+    lead.add(lead.received("m1"), lead.received("m2"))
+    lead.add(parks(lead, "m1"), behind(lead, lead.received("m3")))
+    assert waiting(story) == {"m2": held, "m3": held}
+    lead.add(lead.retried("m1"))
+    assert waiting(story) == {"m1": "its turn", "m2": held, "m3": held}
+    lead.add(msgspec.structs.replace(lead.completed("m1", run=2), dead_letter_id=lead.dead_letter_id("m1")))
+    assert waiting(story) == {"m2": "its turn", "m3": "its turn"}
+
+
+@pytest.mark.parametrize("how", ["resolved", "discarded", "dead_lettered"])
+def test_a_dead_letter_that_is_settled_lets_go_whoever_waits_behind_it(
+    story: Story, lead: LeadStory, how: str
+) -> None:
+    lead.add(lead.received("m1"), parks(lead, "m1"))
+    lead.add(behind(lead, lead.received("m2")))
+    other = LeadStory(story, "globex", lead.lead)
+    other.add(other.received("m2"))
+    ends = {"resolved": lead.resolved("m1", "undone"), "discarded": lead.discarded("m1")}
+    lead.add(ends.get(how) or lead.dead_lettered("m1", settled=True))
+    assert waiting(story) == {"m2": "its turn"}
+
+
+def test_a_stop_and_a_resume_do_not_hide_what_waits_behind_a_dead_letter(
+    story: Story, lead: LeadStory
+) -> None:
+    lead.add(lead.received("m1"), parks(lead, "m1"), behind(lead, lead.received("m2")))
+    story.add("rejects:3", ev.LeadStopped(lead.stream, "x", "", 3))
+    story.add("rejects:3", ev.LeadResumed(lead.stream, (), "c", "ann", ""))
+    assert waiting(story) == {"m2": f"dead letter {lead.dead_letter_id('m1')}"}
+
+
 def test_a_discarded_dead_letter_leaves_its_message_dead_lettered(story: Story, lead: LeadStory) -> None:
     lead.add(lead.received("m1"), lead.dead_lettered("m1"), lead.discarded("m1"))
     assert (letters(story), processed(story)) == (

@@ -49,6 +49,33 @@ def one_at_a_time(history: Sequence[Event]) -> None:
         at_work = None if isinstance(event, _ENDS) else message_id
 
 
+def parked_ones_wait(history: Sequence[Event]) -> None:
+    """From a dead letter that parks to the end of its matter, no other message of the lead has facts at work."""
+    holder: str | None = None
+    letters: dict[str, str] = {}
+    for event in history:
+        message_id = getattr(event, "message_id", None)
+        if isinstance(event, ev.MessageDeadLettered):
+            letters[event.message_id] = event.dead_letter_id
+        of_other = holder is not None and message_id is not None and letters.get(message_id) != holder
+        if of_other and not isinstance(event, _ASIDE) and not getattr(event, "settled_by", None):
+            assert isinstance(event, ev.LeadFlagged | ev.LeadUnflagged), event
+        if isinstance(event, ev.MessageDeadLettered) and event.parks:
+            holder = event.dead_letter_id
+        elif _ends_the_matter(event) and getattr(event, "dead_letter_id", None) == holder:
+            holder = None
+        if isinstance(event, ev.MessageReceived | ev.DeadLetterRetried):
+            own = getattr(event, "dead_letter_id", None)
+            assert event.behind == (holder if own != holder else None)
+
+
+def _ends_the_matter(event: Event) -> bool:
+    """Whether a dead letter is settled by this: those that wait behind it go on."""
+    if isinstance(event, ev.DeadLetterResolved):
+        return not event.requeued
+    return isinstance(event, ev.MessageCompleted | ev.MessageDeadLettered | ev.DeadLetterDiscarded)
+
+
 def executed_once(history: Sequence[Event]) -> None:
     """A key is executed once and compensated once, in that order; so is each task."""
     executed = Counter(e.key for e in history if isinstance(e, _EXECUTED))
@@ -206,6 +233,7 @@ def _first_ends(history: Sequence[Event]) -> list[tuple[str, Event]]:
 OF_HISTORY: tuple[Callable[[Sequence[Event]], None], ...] = (
     in_order,
     one_at_a_time,
+    parked_ones_wait,
     executed_once,
     undone_in_reverse,
     nothing_stands_after_an_ordinary_failure,

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
+from msgspec.structs import replace
+
 from actors.executors.registry import discover as discover_executors
 from domain.actions import ActionSpec
 from domain.events import Idempotency
@@ -15,6 +17,8 @@ from domain.retry import RetryPolicy
 from domain.tenants import Tenants
 
 TENANTS = Tenants.of({"acme": ["acme-foods", "acme-deli"], "globex": ["globex-bank"]})
+#: The same, with dead letters that the later messages of their lead wait behind.
+PARKING = Tenants({name: replace(business, parks=True) for name, business in TENANTS.businesses.items()})
 
 
 def action_specs() -> dict[str, ActionSpec]:
@@ -47,6 +51,7 @@ def playbook(
     modules: Iterable[ModuleType] = (),
     retry: RetryPolicy | None = None,
     actions: Mapping[str, ActionSpec] | None = None,
+    parks: bool = False,
 ) -> Playbook:
     """Rules in which `targets` (action → `Classes`) go out, as `routes_of` says."""
     routes = routes_of(targets or {})
@@ -55,7 +60,7 @@ def playbook(
         return routes.get(f"{action}@{business_id}") or routes.get(action, ())
 
     return Playbook(
-        tenants=TENANTS,
+        tenants=PARKING if parks else TENANTS,
         handlers=discover(modules),
         actions=action_specs() if actions is None else actions,
         route=route,
