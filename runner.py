@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import gc
 import itertools
+import os
 import secrets
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -28,7 +29,7 @@ from actors.guardian import Guardian
 from actors.intake import Intake, IntakePorts
 from actors.journal import JournalActor, JournalHandle, open_recorder
 from actors.lead import LeadParts
-from actors.ownership import DataFolderLock
+from actors.ownership import DataFolderLock, Owner, own, telling
 from actors.pool import Dispatcher
 from actors.positions import Positions, position_name
 from actors.recording import Recording
@@ -65,14 +66,11 @@ def open_event_log(settings: Settings) -> EventStore:
     return EventStore.open(wiring.events_path(settings))
 
 
-def own_data_folder(settings: Settings) -> DataFolderLock:
-    """The folder's lock, held. Raises `LeadlineError` where another process holds it."""
-    lock = DataFolderLock(settings.data)
-    if not lock.acquire():
-        raise LeadlineError(
-            f"{settings.data}: another Leadline works on this data folder; stop it, or use --data"
-        )
-    return lock
+def own_data_folder(
+    settings: Settings, *, on_wait: Callable[[Owner], None] = lambda _: None
+) -> DataFolderLock:
+    """The folder's lock, held: `ownership.own`."""
+    return own(settings.data, on_wait)
 
 
 def build(
@@ -140,16 +138,27 @@ class System:
         positions. Stopping at once instead is safe too."""
         self.guardian.stopping()
         self._over.set()
-        until = time.monotonic() + self.settings.drain_seconds
-        self.intake.drain(self.settings.drain_seconds)
-        while self._calls_at_work() and time.monotonic() < until:
-            self._over.wait(0)
-            time.sleep(0.01)
+        grace = self.settings.drain_seconds
+        until, since = time.monotonic() + grace, self._clock.now()
+        with telling(self._lock, lambda: self._draining(since)):
+            self.intake.drain(grace)
+            while self._calls_at_work() and time.monotonic() < until:
+                time.sleep(0.01)
         self._close()
 
-    def _calls_at_work(self) -> int:
-        """Calls that a target is asked for; not those that only wait for their turn."""
-        return self.calls.count() - sum(breaker.held() for breaker in self._breakers)
+    def _calls_at_work(self) -> list[str]:
+        """Keys of the calls that a target is asked for; not of those that only wait for their turn."""
+        keys = self.calls.keys()
+        held = set[str]().union(*(breaker.held() for breaker in self._breakers)) if keys else set()
+        return [key for key in keys if key not in held]
+
+    def _draining(self, since: datetime) -> Owner:
+        """What it still waits for, while it drains."""
+        in_hand = self.positions.in_hand()
+        waiting = [f"{in_hand} messages to be recorded"] if in_hand else []
+        waiting += [f"the call {key}" for key in self._calls_at_work()]
+        until = since + timedelta(seconds=self.settings.drain_seconds)
+        return Owner(os.getpid(), "draining", since, until, tuple(waiting))
 
     def wait(self, timeout: float | None = None) -> bool:
         """Until a part died (True; `guardian.cause` says which) or the time is over (False)."""
@@ -174,8 +183,9 @@ class System:
         """Everything but the intake: the first half of `start`."""
         settings = self.settings
         sys.setswitchinterval(settings.pool.switch_interval_ms / 1000)
-        owner = self._owner or own_data_folder(settings)
-        self._closers.append(owner.release)
+        self._lock = self._owner or own_data_folder(settings)
+        if self._owner is None:
+            self._closers.append(self._lock.release)
         recorder = open_recorder(wiring.events_path(settings))
         self.store = EventStore(recorder)
         self._closers.append(self.store.close)

@@ -48,3 +48,8 @@ class CallRegistry:
 
     def count(self) -> int:
         return len(self._attempts)
+
+    def keys(self) -> list[str]:
+        """Of the calls that are at work, the longest first."""
+        with self._lock:
+            return list(self._attempts)

@@ -18,9 +18,9 @@ import typer
 
 import runner
 from actors.nats_server import NatsServer
-from actors.ownership import DataFolderLock
+from actors.ownership import DataFolderLock, Owner
 from cli import logs, options
-from cli.output import say
+from cli.output import note, say
 from cli.shell import FAILED, settings_of
 from cli.status import look
 from domain.errors import LeadlineError
@@ -59,7 +59,7 @@ def run(
     set_up = partial(logs.configure, verbose=verbose)
     set_up()
     settings = settings_of(ctx, http_port=http_port)
-    with stop_asked() as stop, started(settings, runner.own_data_folder(settings), set_up) as system:
+    with stop_asked() as stop, owned(settings) as owner, started(settings, owner, set_up) as system:
         serve(system, stop, until_idle=until_idle)
 
 
@@ -98,10 +98,24 @@ def is_idle(settings: Settings) -> bool:
 
 
 @contextmanager
+def owned(settings: Settings) -> Iterator[DataFolderLock]:
+    """The data folder's lock, for as long as anything of ours works on it. Waits for an owner that drains."""
+    owner = runner.own_data_folder(settings, on_wait=_tell_wait)
+    try:
+        yield owner
+    finally:
+        owner.release()
+
+
+def _tell_wait(owner: Owner) -> None:
+    waited = ", ".join(owner.waiting_for) or "its last checkpoint"
+    note(f"waiting for process {owner.pid}, which drains: {waited}")
+
+
+@contextmanager
 def started(settings: Settings, owner: DataFolderLock, set_up: SetUp = logs.configure) -> Iterator[System]:
-    """A started system, drained at the end. It releases the folder's lock. `set_up` is for its processes."""
+    """A started system, drained at the end. `set_up` is for its processes."""
     with ExitStack() as stack:
-        stack.callback(owner.release)
         system = runner.build(settings, owner=owner, set_up=set_up)
         system.start()
         stack.callback(system.stop)
@@ -113,10 +127,10 @@ def started_with_nats(
     settings: Settings, set_up: SetUp = logs.configure
 ) -> Iterator[tuple[System, NatsServer]]:
     """A started system on a NATS server of its own; its settings know the server's address."""
-    owner = runner.own_data_folder(settings)  # first: whoever owns the folder owns the server's store in it
-    server = NatsServer(settings.data / "jetstream", port=settings.nats.port)
     with ExitStack() as stack:
-        stack.callback(owner.release)
+        # First, and released last: whoever owns the folder owns the server's store in it.
+        owner = stack.enter_context(owned(settings))
+        server = NatsServer(settings.data / "jetstream", port=settings.nats.port)
         server.start()
         stack.callback(server.stop)
         nats = msgspec.structs.replace(settings.nats, url=server.url)

@@ -18,6 +18,7 @@ from rich.text import Text
 import runner
 from actors import log_status
 from actors.log_status import LogStatus
+from actors.ownership import Owner, owner_of
 from cli import options
 from cli.output import console, note, printable, say, show_json
 from cli.queries import views_of
@@ -40,6 +41,8 @@ class Status(Struct, frozen=True):
     unfinished: list[Row]
     #: Dead letters that nobody has settled.
     dead_letters: int
+    #: What the runner on this folder says of itself; None where there is none.
+    owner: Owner | None = None
 
     @property
     def waiting_for_person(self) -> list[Row]:
@@ -101,7 +104,8 @@ def look(settings: Settings) -> Status:
         read = asyncio.run(log_status.read_status_at(settings.nats.url, log.read_position, log.stream))
         last_position = log.last_position()
     standing = views.position()
-    return Status(read, last_position, standing, views.unfinished(), len(views.dead_letters(status="failed")))
+    failed = len(views.dead_letters(status="failed"))
+    return Status(read, last_position, standing, views.unfinished(), failed, owner_of(settings.data))
 
 
 def wait_until_idle(settings: Settings, timeout: float) -> Status:
@@ -132,11 +136,23 @@ def document(seen: Status) -> dict[str, Any]:
         "unfinished": seen.unfinished,
         "waiting_for_person": seen.waiting_for_person,
         "dead_letters": seen.dead_letters,
+        "runner": seen.owner,
     }
+
+
+def show_runner(owner: Owner | None) -> None:
+    """Nothing, where one works as it should."""
+    if owner is None:
+        say("no runner works on this folder", "yellow")
+    elif owner.state == "draining":
+        waited = "; ".join(owner.waiting_for) or "its last checkpoint"
+        limit = f", until {owner.until:%H:%M:%S} UTC at the latest" if owner.until else ""
+        say(f"process {owner.pid} drains{limit}, and waits for: {waited}", "yellow")
 
 
 def show(seen: Status) -> None:
     """The look in a few lines; red is what a person has to mend."""
+    show_runner(seen.owner)
     say("idle: nothing is left to do" if not seen.open else f"at work: {'; '.join(seen.open)}", "bold")
     behind = [f"{part.partition} (by {part.behind})" for part in seen.log.partitions if part.behind]
     say(f"  log         {seen.log.messages:,} messages, last sequence {seen.log.last_sequence:,}")

@@ -6,10 +6,11 @@ import signal
 import urllib.request
 from pathlib import Path
 
+from actors.ownership import Owner, owner_of
 from tests.support.eventually import eventually
 from tests.support.system_leadline import PATIENCE, SHORT_WAITS, TENANTS, Leadline, leadline
-from tests.support.system_sql import count_events, view
-from tests.support.system_targets import target
+from tests.support.system_sql import by_stream, count_events, events, view
+from tests.support.system_targets import LEDGER, ledger, target
 from tests.support.system_wire import message
 
 
@@ -45,6 +46,58 @@ def test_a_killed_up_leaves_no_server_and_no_projector_behind(tmp_path: Path) ->
         house.up()
         house.wait_idle()
         assert len(view(house.data, "tasks")) == 1
+
+
+def test_a_runner_started_while_another_drains_waits_for_it_and_no_lead_loses_its_order(
+    house: Leadline,
+) -> None:
+    slow = target("notify_sales", delay_ms=1500, workers=2, ledger=LEDGER)
+    house.set("drain_seconds = 60\n" + TENANTS + SHORT_WAITS + slow)
+    old = house.run()
+    house.publish([message(f"m-{n}", f"+{n % 4}") for n in range(12)])
+    eventually(lambda: bool(events(house.data, "action_started.v1")), within=PATIENCE)
+    old.signal(signal.SIGTERM)
+    new = house.begin("run", "--http-port", "0")
+    house.publish([message(f"m-{n}", f"+{n % 4}") for n in range(12, 20)])
+    seen = eventually(lambda: draining(house), within=PATIENCE)
+    assert any("the call acme-foods/=2B" in what for what in seen.waiting_for)
+    assert old.ended() == 0
+    new.ready()
+    house.wait_idle()
+    assert "which drains" in new.err
+    completed = by_stream(events(house.data, "message_completed.v1"), "message_id")
+    assert {stream: sorted(ids, key=number) for stream, ids in completed.items()} == completed
+    assert sum(map(len, completed.values())) == 20
+    keys = [call["key"] for call in ledger(house)]
+    assert len(keys) == len(set(keys)) == 20, "what was in flight was waited for, and not called again"
+
+
+def number(message_id: str) -> int:
+    return int(message_id.removeprefix("m-"))
+
+
+def draining(house: Leadline) -> Owner:
+    """What a draining owner says, once it does."""
+    owner = owner_of(house.data)
+    assert owner is not None
+    assert owner.state == "draining"
+    return owner
+
+
+def test_status_says_what_a_draining_runner_still_waits_for(house: Leadline) -> None:
+    house.set("drain_seconds = 600\n" + TENANTS + target("notify_sales", "hang", timeout_seconds=600))
+    runner = house.run()
+    assert house.ask("status")["runner"]["state"] == "working"
+    house.publish([message("m-1")])
+    eventually(lambda: bool(events(house.data, "action_started.v1")), within=PATIENCE)
+    runner.signal(signal.SIGTERM)
+    eventually(lambda: draining(house), within=PATIENCE)
+    answer = house.cli("status")
+    assert f"process {runner.pid} drains" in answer.out
+    assert "0.notify_sales" in answer.out
+    runner.kill()
+    assert house.ask("status")["runner"] is None
+    assert "no runner works on this folder" in house.cli("status").out
 
 
 def test_a_second_sigterm_ends_at_once_what_the_first_one_waits_for(house: Leadline) -> None:
