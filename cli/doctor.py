@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 import typer
-from msgspec import Struct
 from rich.text import Text
 
 from actors import connection, nats_server, stream
-from cli import options
+from cli import health, options
+from cli.health import Finding
 from cli.output import console, printable, show_json
 from cli.shell import FAILED, settings_of
 from domain.errors import LeadlineError
@@ -24,18 +25,9 @@ from domain.messages import MAX_MESSAGE_BYTES
 from settings import PARTITIONS, Settings
 
 MONITORING_PORT = 8222
+CLOCKS_APART = timedelta(seconds=10)
 #: JetStream's per-message settings and direct answers that the stream and the intake rely on.
 OLDEST_SERVER = (2, 10)
-LITTLE_DISK = 1024**3
-
-
-class Finding(Struct, frozen=True):
-    """What one look found. A `mend` says what to do."""
-
-    subject: str
-    state: Literal["good", "warning", "bad"]
-    found: str
-    mend: str = ""
 
 
 def doctor(ctx: typer.Context, *, as_json: options.Json = False) -> None:
@@ -54,9 +46,13 @@ def examine(settings: Settings) -> Iterator[Finding]:
     """Every look, each on its own: one that cannot be had does not hide the next."""
     looks: Iterable[Callable[[Settings], Iterable[Finding]]] = (
         look_at_settings,
-        look_at_data,
+        health.look_at_data,
+        health.look_at_runner,
+        health.look_at_events,
+        health.look_at_views,
         look_at_server,
         look_at_stream,
+        look_at_clock,
     )
     for look in looks:
         yield from look(settings)
@@ -75,20 +71,6 @@ def look_at_settings(settings: Settings) -> Iterator[Finding]:
         except Exception as error:  # somebody's own module may raise anything at its import
             mend = "mend the module, or take it out of `modules`"
             yield Finding("settings", "bad", f"module {module} cannot be imported: {error}", mend)
-
-
-def look_at_data(settings: Settings) -> Iterator[Finding]:
-    folder = settings.data
-    there = folder if folder.exists() else folder.absolute().parent
-    events = folder / "events.db"
-    found = f"{events}, {events.stat().st_size:,} bytes" if events.exists() else f"{events}: not there yet"
-    yield Finding("store", "good", found)
-    if there.exists():
-        free = shutil.disk_usage(there).free
-        mend = "make room: a full disk holds the intake, and NATS refuses publishers"
-        said = f"{free / 1024**3:.1f} GiB free beside the data"
-        few = free < LITTLE_DISK
-        yield Finding("disk", "warning" if few else "good", said, mend if few else "")
 
 
 def look_at_server(settings: Settings) -> Iterator[Finding]:
@@ -135,6 +117,19 @@ def look_at_sync(settings: Settings, server_id: str) -> Finding:
     return Finding(
         "nats", "warning", "cannot see whether it syncs before it confirms: no monitoring port", mend
     )
+
+
+def look_at_clock(settings: Settings) -> Iterator[Finding]:
+    """The clock of this machine beside the server's, where its monitoring port says it."""
+    for address in monitoring_addresses(settings):
+        told = (read_json(f"{address}/varz") or {}).get("now")
+        if told is None:
+            continue
+        apart = abs(datetime.now(UTC) - msgspec.convert(told, datetime))
+        if apart > CLOCKS_APART:
+            found = f"this clock and the NATS server's are {apart.total_seconds():,.0f} s apart"
+            yield Finding("clock", "warning", found, "set both by NTP")
+        return
 
 
 def monitoring_addresses(settings: Settings) -> Iterator[str]:
