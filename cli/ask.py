@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from uuid import uuid4
 
@@ -34,7 +34,12 @@ class Conversation:
         """
         client, subject = self._client, command_subject(*tokens)
         inbox = client.new_inbox()
-        answers = await client.subscribe(inbox)
+        try:
+            answers = await client.subscribe(inbox)
+        except Exception as error:  # whatever the client raises, nothing was published yet
+            raise LeadlineError(
+                f"the connection to NATS is lost: {str(error) or type(error).__name__}"
+            ) from None
         try:
             body = encode_command(msgspec.structs.replace(command, reply_to=inbox))
             confirmed = await _publish(client, subject, body, {"Nats-Msg-Id": f"cmd/{command.command_id}"})
@@ -50,7 +55,8 @@ class Conversation:
                 f" ask for its outcome with --command-id {command.command_id}"
             ) from None
         finally:
-            await answers.unsubscribe()
+            with suppress(Exception):  # of a connection that is lost there is nothing to take back
+                await answers.unsubscribe()
 
 
 @asynccontextmanager

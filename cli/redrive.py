@@ -10,11 +10,12 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
 from msgspec import Struct
 
-from cli.ask import Conversation, NoAnswerError
+from cli.ask import Conversation
 from domain.commands import PersonsCommand
 from domain.errors import LeadlineError
 from domain.rejects import is_reject_id
@@ -86,7 +87,7 @@ class Redrive:
         return dict(Counter(result.outcome for result in self.results.values()))
 
     async def run(self, talk: Conversation) -> None:
-        """Send all, as the pace allows, and watch what becomes of them. Raises what the views raise."""
+        """Send all, as the pace allows, and watch what becomes of them. What goes wrong on the way is in `stopped`."""
         ids = list(self.results)
         try:
             await self._canary(talk, ids[: self._pace.first])
@@ -94,8 +95,11 @@ class Redrive:
             await self._settle()
         except asyncio.CancelledError:
             self.stopped = "interrupted"
-            self._look()
-        except NoAnswerError as error:
+            with suppress(
+                LeadlineError
+            ):  # the last look is for what has just ended; the report is due in any case
+                self._look()
+        except LeadlineError as error:
             self.stopped = str(error)
 
     async def _canary(self, talk: Conversation, ids: Sequence[str]) -> None:

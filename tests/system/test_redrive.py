@@ -126,3 +126,20 @@ def letters(house: Leadline, business: str) -> list[Row]:
 
 def retried(house: Leadline, business: str) -> int:
     return len(events(house.data, "dead_letter_retried.v1", f"lead:{business}:%"))
+
+
+def test_without_a_runner_it_stops_at_the_first_and_says_what_is_in_the_log(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    folder = tmp_path_factory.mktemp("nobody")
+    with (
+        running_server(folder / "nats") as server,
+        leadline(folder / "house", url=server.url, settings=SETTINGS) as house,
+    ):
+        runner = house.run()
+        dead(house, "broken", 3)
+        assert runner.terminate() == 0
+        answer = retry(house, "--all", "--timeout", "0.5")
+        assert answer.code == 1
+        assert "no answer within 0.5 s" in answer.json["stopped"]
+        assert outcomes(answer) == {"at_work": 1, "not_tried": 2}
