@@ -9,7 +9,7 @@ import hashlib
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -97,7 +97,7 @@ def check(folder: Path, on_step: OnStep) -> Backup:
 def put_in_place(folder: Path, events: Path, now: datetime) -> Path | None:
     """Make the backup's store the one at `events`; where the store that stood there was put, None for none.
 
-    The caller owns the data folder. At every moment a whole store stands at `events`, if one stood there before.
+    The caller owns the data folder. At every moment a whole store stands there, under one name or the other.
     """
     events.parent.mkdir(parents=True, exist_ok=True)
     coming = events.with_name(f"{events.name}.restoring")
@@ -180,16 +180,13 @@ def _rows(connection: sqlite3.Connection) -> Iterator[tuple[int, str, int, str, 
 
 
 def _set_aside(events: Path, now: datetime) -> Path:
-    """The store that stands there under another name, with all that its write-ahead log holds."""
+    """The store that stands there under another name too, with its write-ahead log."""
     aside = events.with_name(f"events.before-restore-{now:%Y%m%dT%H%M%SZ}.db")
     if aside.exists():
         raise LeadlineError(f"{aside} is there already: a restore a second is enough")
-    with suppress(sqlite3.Error), closing(sqlite3.connect(events, timeout=5)) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        connection.execute("PRAGMA journal_mode=DELETE")
     log = events.with_name(f"{events.name}-wal")
-    if log.exists():  # a damaged store: whoever looks into it later has both
-        log.replace(aside.with_name(f"{aside.name}-wal"))
+    if log.exists():  # unread: to look into a damaged store would change it
+        os.link(log, aside.with_name(f"{aside.name}-wal"))
     os.link(events, aside)
     return aside
 

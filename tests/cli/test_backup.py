@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from actors import backup
 from actors.ownership import DataFolderLock
 from cli.app import app
 from tests.support.cli_data import write_data
@@ -159,3 +160,36 @@ def test_a_backup_that_is_not_whole_changes_nothing(
     assert said in refused.stderr
     assert rows(data / "events.db") == before
     assert (data / "views.db").exists()
+
+
+def test_a_backup_is_one_moment_however_busy_the_store_is(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backup, "_PAGES", 1)
+    before = rows(data / "events.db")
+    written = 0
+
+    def writes_meanwhile(what: str, _at: int, _last: int) -> None:
+        nonlocal written
+        if what != "copying" or written == 5:
+            return
+        written += 1
+        with closing(sqlite3.connect(data / "events.db")) as writer, writer:
+            writer.execute("INSERT INTO stored_events VALUES ('other', ?, 'x', x'00')", [written])
+
+    made = backup.back_up(data / "events.db", tmp_path / "copy", writes_meanwhile)
+    assert written == 5
+    assert made.events == len(before)
+    assert rows(tmp_path / "copy" / "events.db") == before
+
+
+def test_of_a_damaged_store_the_write_ahead_log_is_kept_too(data: Path, tmp_path: Path) -> None:
+    done(data, "backup", str(tmp_path / "copy"))
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "events.db").write_bytes(b"no database")
+    (broken / "events.db-wal").write_bytes(b"its log")
+    aside = Path(done(broken, "restore", str(tmp_path / "copy"), "--force")["set_aside"])
+    assert aside.read_bytes() == b"no database"
+    assert aside.with_name(f"{aside.name}-wal").read_bytes() == b"its log"
+    assert rows(broken / "events.db") == rows(data / "events.db")
