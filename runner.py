@@ -149,7 +149,7 @@ class System:
     def _calls_at_work(self) -> list[str]:
         """Keys of the calls that a target is asked for; not of those that only wait for their turn."""
         keys = self.calls.keys()
-        held = set[str]().union(*(breaker.held() for breaker in self._breakers)) if keys else set()
+        held = set[str]().union(*(breaker.held_keys() for breaker in self._breakers)) if keys else set()
         return [key for key in keys if key not in held]
 
     def _draining(self, since: datetime) -> Owner:

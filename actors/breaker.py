@@ -168,8 +168,12 @@ class BreakerActor(RecordingActor):
         for ref in self.workers.values():
             ref.stop(block=False)
 
-    def held(self) -> set[str]:
-        """Keys of the calls that wait here for their turn. Any thread."""
+    def held(self) -> int:
+        """How many calls wait here for their turn. Any thread."""
+        return len(self._turns.held)
+
+    def held_keys(self) -> set[str]:
+        """Their keys. Any thread."""
         return {call.key for call in self._turns.held.copy()}
 
     # What the workers ask and tell, from their own threads.

@@ -52,8 +52,7 @@ class Status(Struct, frozen=True):
         return [
             row
             for row in self.unfinished
-            if waits_for_person(row["waiting_for"])
-            or (row["waiting_for"] == ITS_TURN and _lead(row) in held)
+            if waits_for_person(row["waiting_for"]) or (row["waiting_for"] == ITS_TURN and _lead(row) in held)
         ]
 
     @property

@@ -245,8 +245,8 @@ def _resolved(work: Work, event: ev.DeadLetterResolved, _: Recorded) -> None:
     if event.outcome == "retried":
         _tries_again(work, unknown, event.by)
         return
-    if event.outcome == "skipped" and unknown is not None:
-        work.next = unknown + 1
+    if event.outcome == "skipped" and unknown is not None and unknown < len(work.plan):
+        work.next = work.plan[unknown].last + 1  # with the rest of its action: a part of one has no task
     if event.outcome in {"done", "skipped"}:
         work.undo_failed = []
         work.failure = None

@@ -363,6 +363,33 @@ def test_a_retry_begins_at_the_first_step_under_new_keys_where_something_was_und
     assert story.all(ActionExecuted)[0].task.task_id == derived_id(f"{key(1)}#2")
 
 
+def test_settled_as_to_be_retried_the_step_is_called_again_and_the_others_follow() -> None:
+    story = ordering("keyed", "once", "keyed")
+    story.answer(Done())
+    story.answer(Unknown("timeout"))
+    assert tell(story, co.ResolveDeadLetter, "c1", outcome="retry") == ["DeadLetterResolved", "ActionStarted"]
+    assert story.call.key == key(1)
+    story.answer(Done())
+    story.answer(Done())
+    assert story.last(MessageCompleted).executed == ("create_order", "notify_sales")
+
+
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_a_step_that_is_left_out_takes_the_rest_of_its_action_with_it(n: int) -> None:
+    story = ordering("once", "once", "once", sales="keyed")
+    for _ in range(n):
+        story.answer(Done())
+    story.answer(Unknown("timeout"))
+    tell(story, co.ResolveDeadLetter, "c1", outcome="skip")
+    assert story.call.action == "notify_sales"
+    story.answer(FailedForGood("no"))
+    for _ in range(n):
+        story.answer(Done())
+    assert [event.n for event in story.all(StepCompensated)] == list(reversed(range(n)))
+    assert not story.all(ActionExecuted)
+    assert story.last(MessageDeadLettered).category == "action_failed"
+
+
 def test_a_step_that_may_have_happened_keeps_its_key_and_the_steps_before_it_get_new_ones() -> None:
     story = ordering("keyed", "keyed")
     story.answer(Done())
