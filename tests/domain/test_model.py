@@ -177,12 +177,13 @@ class BesideItsModel(RuleBasedStateMachine):
                 self.story.answer(Unknown("timeout"))
                 self.model.unknown()
             case "throttled" | "throttled for long":
+                head = self.model.queue[0]
                 for _ in range(1 if end == "throttled" else PUT_OFF):
                     if self.is_waiting:
                         self._wait(0)
                     self.story.answer(Failed("429", throttled=True))
                     self.model.throttled()
-                    if self.model.queue and not self.model.queue[0].put_off:
+                    if self.model.queue[:1] != [head] or not head.put_off:
                         return
             case "misconfigured":
                 self.story.answer(Misconfigured("401"))
