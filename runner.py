@@ -40,7 +40,7 @@ from domain.playbook import Playbook
 from domain.ports import Target
 from domain.tokens import encode, lead_stream
 from projections import collector
-from projections.host import Host, ProcessHost, SetUp, ThreadHost, as_it_is
+from projections.host import Host, SetUp, as_it_is, project_in_process, project_in_thread
 from projections.projector import ProjectorSettings
 from projections.queries import Views
 from settings import PARTITIONS, Settings
@@ -213,12 +213,13 @@ class System:
         settings = self.settings
         open_log = partial(EventStore.open, wiring.events_path(settings))
         pace = ProjectorSettings(settings.projector.batch, settings.projector.linger_ms / 1000)
+        views = wiring.views_path(settings)
         self._projector: Host
         if settings.projector.mode == "process":
-            self._projector = ProcessHost(open_log, wiring.views_path(settings), pace, self._set_up)
+            self._projector = project_in_process(open_log, views, pace, self._set_up)
         else:
             died = partial(self.guardian.died, "the projector")
-            self._projector = ThreadHost(open_log, wiring.views_path(settings), pace, died)
+            self._projector = project_in_thread(open_log, views, pace, died)
         self._closers.append(self._projector.stop)
 
     def _open_directory(self) -> None:
