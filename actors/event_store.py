@@ -5,14 +5,14 @@ The readers' side of stop 4; nothing is written here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from actors import snapshots
 from actors.journal import STORE_ID, EventRecorder, open_recorder
 from domain import codec
-from domain.events import Recorded
+from domain.events import STORED_NAMES, Event, Recorded
 
 
 class EventStore:
@@ -41,12 +41,18 @@ class EventStore:
     def last_position(self) -> int:
         return self._recorder.max_notification_id() or 0
 
-    def read(self, after: int, limit: int) -> Sequence[Recorded]:
-        rows = self._recorder.rows(
-            "SELECT rowid, originator_id, originator_version, topic, state FROM stored_events"
-            " WHERE rowid > ? ORDER BY rowid LIMIT ?",
-            (after, limit),
-        )
+    def read(
+        self, after: int, limit: int, kinds: Collection[type[Event]] | None = None
+    ) -> Sequence[Recorded]:
+        columns = "SELECT rowid, originator_id, originator_version, topic, state FROM stored_events"
+        if kinds is None:
+            rows = self._recorder.rows(f"{columns} WHERE rowid > ? ORDER BY rowid LIMIT ?", (after, limit))
+            return _readable(rows)
+        topics, end = [STORED_NAMES[kind] for kind in kinds], after + limit
+        these = f"topic IN ({','.join('?' * len(topics))})"
+        last = "rowid = (SELECT max(rowid) FROM stored_events WHERE rowid <= ?)"
+        where = f"WHERE rowid > ? AND rowid <= ? AND ({these} OR {last})"
+        rows = self._recorder.rows(f"{columns} {where} ORDER BY rowid", (after, end, *topics, end))
         return _readable(rows)
 
     def event_id_at(self, position: int) -> str | None:
