@@ -429,6 +429,17 @@ class TaskReassigned(Event, frozen=True):
     why: str
 
 
+class ReplyExpired(Event, frozen=True):
+    """The response could not be sent in WhatsApp's window: its task takes its place."""
+
+    message_id: str
+    task: Task
+    window_ended_at: datetime
+    command_id: str
+    by: str
+    why: str
+
+
 class LeadFlagged(Event, frozen=True):
     message_id: str
     key: str
@@ -536,4 +547,5 @@ STORED_NAMES: dict[type[Event], str] = {
     MessagesLost: "messages_lost.v1",
     StepExecuted: "step_executed.v1",
     StepCompensated: "step_compensated.v1",
+    ReplyExpired: "reply_expired.v1",
 }

@@ -1,0 +1,255 @@
+"""Results: what became of a message, whatever way it went, and however much of its lead's history is in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+
+import msgspec
+import pytest
+
+from domain import commands as co
+from domain.events import (
+    DeadLetterResolved,
+    Event,
+    MessageCompleted,
+    MessageDeadLettered,
+    MessageReceived,
+    MessageRejected,
+    Recorded,
+)
+from domain.outcomes import Done, FailedForGood, Unknown
+from domain.results import FOLLOWED, Ended, Result, Results, result_of
+from tests.support.domain_given import STREAM, T0, Story, dead_letter_id, order
+from tests.support.domain_rules import playbook
+
+WHO = {"by": "ann", "why": "seen"}
+
+
+def results(history: Sequence[Recorded], *, from_version: int = 1) -> list[Result]:
+    """What a follower gives that begins at a version of the lead's history."""
+    return [ended.result for ended in ends(history, from_version=from_version)]
+
+
+def ends(history: Sequence[Recorded], *, from_version: int = 1, kept: int = 10) -> list[Ended]:
+    fold = Results(lambda _: history, kept)
+    found = (fold.apply(recorded) for recorded in history if recorded.version >= from_version)
+    return [ended for ended in found if ended is not None]
+
+
+def failing() -> Story:
+    """An order, its first action done and its second refused for good."""
+    story = Story(playbook({"create_order": "keyed", "notify_sales": "keyed"}))
+    story.receive(order())
+    story.answer(Done())
+    story.answer(FailedForGood("no such lead"))
+    return story
+
+
+def test_a_completed_message_says_what_was_done_and_what_the_lead_is_told() -> None:
+    story = Story()
+    story.receive(order(suggested_response="On its way."))
+    [result] = results(story.history)
+    assert (result.disposition, result.success, result.should_escalate) == ("completed", True, False)
+    assert result.executed_actions == ("create_order", "notify_sales")
+    assert (result.failed_actions, result.compensated_actions) == ((), ())
+    assert result.response == "On its way."
+    assert (result.message_id, result.lead_id, result.business_id) == ("m1", "lead-1", "acme-foods")
+    assert (result.tenant_id, result.at) == ("acme", T0)
+
+
+def test_a_plan_that_wants_a_person_says_so() -> None:
+    story = Story()
+    story.receive("m1", intent="COMPLAINT")
+    assert results(story.history)[0].should_escalate
+
+
+def test_a_dead_letter_says_what_was_done_failed_and_undone_and_tells_the_lead_nothing() -> None:
+    story = failing()
+    story.answer(Done())
+    [result] = results(story.history)
+    assert (result.disposition, result.success, result.should_escalate) == ("dead_lettered", False, True)
+    assert result.executed_actions == ("create_order",)
+    assert result.failed_actions == ("notify_sales",)
+    assert result.compensated_actions == ("create_order",)
+    assert (result.response, result.category) == (None, "action_failed")
+    assert result.dead_letter_id == dead_letter_id()
+    assert result.error == "no such lead"
+
+
+def test_a_retry_that_ends_well_is_a_result_of_its_own() -> None:
+    story = failing()
+    story.answer(Done())
+    story.command(co.RetryDeadLetter(command_id="c1", dead_letter_id=dead_letter_id(), **WHO))
+    story.answer(Done())
+    story.answer(Done())
+    first, second = results(story.history)
+    assert (first.disposition, second.disposition) == ("dead_lettered", "completed")
+    assert second.executed_actions == ("create_order", "notify_sales")
+    assert (second.failed_actions, second.compensated_actions) == ((), ())
+    assert second.dead_letter_id == first.dead_letter_id
+    assert second.response
+
+
+@pytest.mark.parametrize("unsure", ["create_order", "notify_sales"], ids=["the-first", "the-last"])
+def test_what_a_person_settles_as_done_completes(unsure: str) -> None:
+    story = Story(playbook({unsure: "once"}))
+    story.receive(order())
+    story.answer(Unknown("no answer"))
+    story.command(
+        co.ResolveDeadLetter(command_id="c1", dead_letter_id=dead_letter_id(), outcome="done", **WHO)
+    )
+    first, second = results(story.history)
+    assert first.failed_actions == (unsure,)
+    assert (second.disposition, second.success) == ("completed", True)
+    assert set(second.executed_actions) == {"create_order", "notify_sales"}
+    assert second.failed_actions == ()
+
+
+def test_a_discarded_dead_letter_has_no_second_result() -> None:
+    story = failing()
+    story.answer(Done())
+    story.command(co.DiscardDeadLetter(command_id="c1", dead_letter_id=dead_letter_id(), **WHO))
+    assert len(results(story.history)) == 1
+
+
+def test_a_duplicate_has_a_result_of_its_own() -> None:
+    story = Story()
+    story.receive("m1")
+    story.receive("m1")
+    assert [(r.disposition, r.success) for r in results(story.history)] == [
+        ("completed", True),
+        ("duplicate", True),
+    ]
+
+
+@pytest.mark.parametrize("kept", [1, 10])
+def test_wherever_a_follower_begins_it_gives_the_same_results(kept: int) -> None:
+    story = failing()
+    story.receive("m2")
+    story.answer(Done())
+    story.answer(Done())
+    story.command(co.RetryDeadLetter(command_id="c1", dead_letter_id=dead_letter_id(), **WHO))
+    story.answer(Done())
+    story.answer(Done())
+    whole = ends(story.history)
+    assert [ended.result.disposition for ended in whole] == ["dead_lettered", "completed", "completed"]
+    for version in range(1, len(story.history) + 1):
+        before = [e for r in story.history[: version - 1] for e in whole if e.event_id == r.event_id]
+        later = ends(story.history, from_version=version, kept=kept)
+        assert [e.result for e in later] == [e.result for e in whole[len(before) :]], version
+
+
+def test_leads_let_go_of_are_read_again() -> None:
+    stories = [failing() for _ in range(3)]
+    histories = {
+        f"{STREAM}{n}": [msgspec.structs.replace(r, stream=f"{STREAM}{n}") for r in story.history]
+        for n, story in enumerate(stories)
+    }
+    read: list[str] = []
+
+    def read_stream(stream: str) -> Iterable[Recorded]:
+        read.append(stream)
+        return histories[stream]
+
+    fold = Results(read_stream, 2)
+    for step in zip(*histories.values(), strict=True):
+        for recorded in step:
+            fold.apply(recorded)
+    assert read
+
+
+def test_an_outcome_is_found_in_a_leads_history_and_not_while_it_is_back_at_work() -> None:
+    story = failing()
+    assert result_of(story.history, "m1") is None
+    story.answer(Done())
+    dead = result_of(story.history, "m1")
+    assert dead is not None
+    assert dead.disposition == "dead_lettered"
+    story.receive("m1")
+    assert result_of(story.history, "m1") == dead
+    story.command(co.RetryDeadLetter(command_id="c1", dead_letter_id=dead_letter_id(), **WHO))
+    assert result_of(story.history, "m1") is None
+    assert result_of(story.history, "another") is None
+    assert result_of([], "m1") is None
+
+
+# rejects
+
+
+def rejected(**fields: object) -> Recorded:
+    event = MessageRejected(
+        "reject-1",
+        "rejected",
+        "not JSON",
+        "leads.in.acme-foods.=2B49",
+        "{",
+        1,
+        "+49",
+        "acme-foods",
+        "m1",
+        "acme",
+    )
+    return Recorded("rejects:3", 1, msgspec.structs.replace(event, **fields), "id-1", T0, position=7)
+
+
+def apply(recorded: Recorded, history: Sequence[Recorded] = ()) -> Ended | None:
+    return Results(lambda _: history).apply(recorded)
+
+
+def test_a_reject_whose_ids_can_be_read_has_a_result() -> None:
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    ended = apply(msgspec.structs.replace(rejected(), trace=trace))
+    assert ended is not None
+    assert ended.tokens == ("acme-foods", "=2B49")
+    assert (ended.position, ended.event_id, ended.trace) == (7, "id-1", trace)
+    result = ended.result
+    assert (result.disposition, result.success, result.should_escalate) == ("rejected", False, True)
+    assert (result.category, result.error) == ("rejected", "not JSON")
+    assert result.trace_id == "0af7651916cd43dd8448eb211c80319c"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"message_id": None},
+        {"lead_id": None},
+        {"business_id": None},
+        {"subject": "leads.cmd.acme-foods.=2B49"},
+        {"lead_id": "x" * 400},
+    ],
+)
+def test_a_reject_that_belongs_to_nobody_has_none(fields: dict[str, str | None]) -> None:
+    assert apply(rejected(**fields)) is None
+
+
+def test_a_reject_that_a_person_settles_as_done_is_completed() -> None:
+    done = Recorded("rejects:3", 2, _resolved("reject-1"), "id-2", T0, position=9)
+    ended = apply(done, [rejected()])
+    assert ended is not None
+    assert (ended.result.disposition, ended.result.success, ended.position) == ("completed", True, 9)
+    other = Recorded("rejects:3", 2, _resolved("reject-2"), "id-2", T0, position=9)
+    assert apply(other, [rejected()]) is None
+
+
+def _resolved(dead_letter_id: str) -> Event:
+    return DeadLetterResolved(dead_letter_id, "m1", "done", "c1", "ann", "seen")
+
+
+# when the lead wrote
+
+
+def test_when_the_lead_wrote_is_the_latest_of_what_its_messages_say_and_never_later_than_recorded() -> None:
+    story = Story()
+    story.receive("m1", received_at=T0 + timedelta(days=400))
+    assert [ended.wrote for ended in ends(story.history)] == [T0]
+    story.now += timedelta(hours=2)
+    story.receive("m2", received_at=T0 - timedelta(hours=30))
+    assert [ended.wrote for ended in ends(story.history)] == [T0, T0]
+    story.receive("m3", received_at=T0 + timedelta(hours=1))
+    assert ends(story.history)[-1].wrote == T0 + timedelta(hours=1)
+
+
+def test_only_what_results_are_made_of_is_followed() -> None:
+    assert {MessageReceived, MessageCompleted, MessageDeadLettered, MessageRejected} <= FOLLOWED
+    assert len(FOLLOWED) == 11
