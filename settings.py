@@ -96,6 +96,31 @@ class Projector(Part, frozen=True):
     batch: AtLeastOne = 8000
 
 
+class Outbox(Part, frozen=True):
+    #: Publish to `leads.out.<business>.<lead>.results` how each message ended.
+    results: bool = True
+    #: Publish to `leads.out.<business>.<lead>.replies` what the lead is told; too late, a task for sales instead.
+    replies: bool = True
+    #: Answer requests to `leads.process` with the message's result; needs the results.
+    service: bool = True
+    #: How long results wait for more events: shorter answers whoever waits sooner and takes more CPU.
+    linger_ms: Annotated[float, Meta(ge=1, le=60_000)] = 25.0
+    #: Results and replies of so many hours are kept for readers who are away. A day is the least: a reply that
+    #: may have been sent before a crash is looked for here.
+    max_age_hours: Annotated[float, Meta(ge=25, le=8760)] = 168.0
+    #: Of more bytes the oldest go, whatever their age: size it for `max_age_hours`.
+    max_bytes: Annotated[int, Meta(ge=1_048_576)] = 2_147_483_648
+
+    @property
+    def on(self) -> bool:
+        """Whether anything goes out."""
+        return self.results or self.replies
+
+    def __post_init__(self) -> None:
+        if self.service and not self.results:
+            raise ValueError("service answers with results, and results is off: switch service off too")
+
+
 class Retry(Part, frozen=True):
     #: Waits before the second, third, … call; their number bounds the calls.
     delays_seconds: tuple[Seconds, ...] = (1.0, 5.0, 15.0)
@@ -179,6 +204,7 @@ class Settings(Part, frozen=True):
     leads: Leads = Leads()
     journal: Journal = Journal()
     projector: Projector = Projector()
+    outbox: Outbox = Outbox()
     retry: Retry = Retry()
     breaker: Breaker = Breaker()
     #: For every business that has none of its own.

@@ -1,4 +1,4 @@
-"""Who owns a data folder: one process at a time."""
+"""Who owns a data folder, or a part of the work on it: one process at a time."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import IO
 
 
 class DataFolderLock:
-    """One owner of a data folder at a time; a killed owner leaves nothing to clean up."""
+    """One owner of a data folder at a time; a killed owner leaves nothing to clean up.
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / "owner.lock"
+    `name` is the file that is locked: another one is another part of the work.
+    """
+
+    def __init__(self, folder: Path, name: str = "owner.lock") -> None:
+        self._path = folder / name
         self._file: IO[str] | None = None
 
     def acquire(self) -> bool:

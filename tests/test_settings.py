@@ -276,7 +276,7 @@ def test_a_business_keeps_the_thresholds_it_does_not_override(tmp_path: Path) ->
 def test_each_setting_is_read_somewhere() -> None:
     modules = ("settings", "target_settings", "target_wiring", "wiring", "runner")
     sources = [ROOT / f"{name}.py" for name in modules]
-    for package in ("actors", "cli", "domain", "projections"):
+    for package in ("actors", "cli", "domain", "outbox", "projections"):
         sources += (ROOT / package).rglob("*.py")
     read = {name for file in sources if file.exists() for name in attributes_read(file)}
     unread = {f"{part.__name__}.{name}" for part, name in all_fields() if name not in read}
