@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 CORPUS = Path(__file__).resolve().parents[3] / "shared" / "corpus"
 HIGH, LOW = 0.80, 0.50
+#: The corpus is older than WhatsApp's window: each of its replies would be a task more, on any day but its own.
+NO_REPLIES = "\n[outbox]\nreplies = false\n"
 
 Key = tuple[str, str, str]
 

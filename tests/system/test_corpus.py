@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.nats import running_server
 from tests.support.system_leadline import Leadline, leadline
-from tests.support.system_oracle import CORPUS, corpus_lines, differences, expected, first_of_each
+from tests.support.system_oracle import CORPUS, NO_REPLIES, corpus_lines, differences, expected, first_of_each
 from tests.support.system_sql import by_stream, events, execute, metric, timeless, view, views
 from tests.support.system_wire import publish_raw, to_own_subject
 
@@ -25,7 +25,7 @@ pytestmark = [
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Leadline, list[bytes]]]:
     """The corpus published in one go by `publish`, and handled; the runner lives."""
     folder = tmp_path_factory.mktemp("corpus")
-    settings = (CORPUS / "leadline.toml").read_text()
+    settings = (CORPUS / "leadline.toml").read_text() + NO_REPLIES
     with (
         running_server(folder / "nats", quick=False) as server,
         leadline(folder / "house", url=server.url, settings=settings) as house,

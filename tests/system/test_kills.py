@@ -15,7 +15,7 @@ from tests.support.eventually import eventually
 from tests.support.nats import running_server
 from tests.support.system_kills import Killer, plan_kills
 from tests.support.system_leadline import PATIENCE, TENANTS, Leadline, leadline
-from tests.support.system_oracle import CORPUS, corpus_lines, differences
+from tests.support.system_oracle import CORPUS, NO_REPLIES, corpus_lines, differences
 from tests.support.system_sql import Row, count_events, events, timeless, view
 from tests.support.system_targets import LEDGER, ledger, target
 from tests.support.system_wire import message
@@ -44,7 +44,7 @@ needs_corpus = pytest.mark.skipif(not CORPUS.is_dir(), reason=f"no corpus at {CO
 @pytest.mark.timeout(900)
 def test_ten_kills_of_runner_and_nats_leave_the_views_of_an_undisturbed_run(tmp_path: Path) -> None:
     lines = corpus_lines()[: MESSAGES or None]
-    settings = (CORPUS / "leadline.toml").read_text() + SETTINGS
+    settings = (CORPUS / "leadline.toml").read_text() + NO_REPLIES + SETTINGS
     with (
         running_server(tmp_path / "calm-nats") as server,
         leadline(tmp_path / "calm", url=server.url, settings=settings) as calm,
