@@ -112,7 +112,6 @@ _OUT_MUST_MATCH = {
     "discard": "a full stream must drop the oldest, not hold up what is new",
     "max_msgs": "the limits are max_bytes and max_age",
     "max_msgs_per_subject": "a lead may have any number of them",
-    "duplicate_window": "what is sent again after a crash is recognised by it",
 }
 #: Must be off; a publisher's header could otherwise remove what others have published, or hide its own.
 _MUST_BE_OFF = (

@@ -68,6 +68,7 @@ class _Outbox:
         self._sender: Sender | None = None
         self._asking: Asking | None = None
         self._closed = asyncio.Event()
+        self._tried = asyncio.Event()
         self._ensured = False
         self._trouble = "not connected yet"
 
@@ -85,6 +86,7 @@ class _Outbox:
                 life=standing.life,
                 doubtful_to=events.last_position(),
             )
+            await self._tried.wait()  # who is only just connecting is not held up
             await Relay(events, positions, self, replies, parts.relay, say=log.warning).run(stop)
         finally:
             connecting.cancel()
@@ -119,9 +121,11 @@ class _Outbox:
             self._closed.clear()
             try:
                 await self._connect(events)
+                self._tried.set()
                 await self._closed.wait()
             except Exception as error:  # whatever the client raises, this connection is not to be had
                 self._trouble = str(error)
+                self._tried.set()
             await self._disconnect()
             await asyncio.sleep(_RETRY_SECONDS)
 
