@@ -5,7 +5,7 @@ The readers' side of stop 4; nothing is written here.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,11 @@ from actors import snapshots
 from actors.journal import STORE_ID, EventRecorder, open_recorder
 from domain import codec
 from domain.events import STORED_NAMES, Event, Recorded
+
+#: Rows that are read at once, backwards: most readers want the last few.
+PART = 100
+#: Above any.
+NO_VERSION = 2**63 - 1
 
 
 class EventStore:
@@ -69,6 +74,18 @@ class EventStore:
         return [
             codec.decode(topic, state, stream, version, position) for position, version, topic, state in rows
         ]
+
+    def backwards(self, stream: str, before: int | None = None) -> Iterator[Recorded]:
+        below = NO_VERSION if before is None else before
+        while below > 1:
+            rows = self._recorder.rows(
+                "SELECT rowid, originator_version, topic, state FROM stored_events"
+                " WHERE originator_id = ? AND originator_version < ? ORDER BY originator_version DESC LIMIT ?",
+                (stream, below, PART),
+            )
+            for position, version, topic, state in rows:
+                yield codec.decode(topic, state, stream, version, position)
+            below = rows[-1][1] if len(rows) == PART else 0
 
     def snapshot(self, stream: str, shape: str) -> bytes | None:
         """A stream's state as it was kept in this shape, None if it was not."""

@@ -1,21 +1,25 @@
-"""What became of a message, for whoever sent it: folded from the events of its lead, and of its partition's rejects.
+"""What became of a message, for whoever sent it: made from the events of its lead, and of its partition's rejects.
 
 A result is made by the event with which a message reaches a disposition, and again by each later one of the
 same message (a dead letter that a retry completes). Pure, like the rest of the domain; it never raises for what
 the events hold, only for what cannot be read.
+
+Most messages complete, and then three events say everything. What else a result needs, and what this process has
+not seen, is read backwards from the event in hand, no further than to the message's receipt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Literal
 
 from msgspec import Struct, field
 
 from domain import events as ev
-from domain.events import Category, Event, MessageRejected, Recorded
+from domain.events import Category, Event, MessageReceived, MessageRejected, Recorded
 from domain.messages import MAX_TOKEN_BYTES
+from domain.ports import EventLog
 from domain.replies import wrote_at
 from domain.tokens import encode, lead_of_stream
 
@@ -23,8 +27,8 @@ Disposition = Literal["completed", "dead_lettered", "rejected", "duplicate"]
 
 #: What of an error's text goes out.
 MAX_ERROR = 2000
-#: Leads whose messages are known without reading their events again; about 1 KiB each.
-KEPT_LEADS = 20_000
+#: Leads of which it is known when they wrote last; what is not known is read when it matters.
+KEPT_LEADS = 50_000
 
 _MESSAGES = "leads.in."
 
@@ -66,10 +70,12 @@ class Ended(Struct, frozen=True):
     wrote: datetime | None = None
 
 
-class _Message(Struct):
-    """What is known of a message that has not ended, or that a person may take up again."""
+class _Run(Struct):
+    """What is known of a message in its present run."""
 
     tenant_id: str | None = None
+    wrote: datetime | None = None
+    planned: bool = False
     response: str = ""
     escalate: bool = False
     executed: list[str] = field(default_factory=list)
@@ -77,223 +83,182 @@ class _Message(Struct):
     compensated: list[str] = field(default_factory=list)
 
 
-class _Lead(Struct):
-    lead_id: str
-    business_id: str
-    tokens: tuple[str, str]
-    wrote: datetime | None = None
-    messages: dict[str, _Message] = field(default_factory=dict)
-
-
 class Results:
-    """Folds the events of all leads, in the order of the store. Belongs to one thread.
+    """Makes results of the events of all leads, in the order of the store. Belongs to one thread.
 
-    What it does not know (after a restart, or because it has let go of it) it reads again with `read_stream`,
-    which may raise `UnknownEventError`; nothing has changed here then.
+    `log` may raise `UnknownEventError`; nothing has changed here then.
     """
 
-    def __init__(
-        self, read_stream: Callable[[str], Iterable[Recorded]], kept_leads: int = KEPT_LEADS
-    ) -> None:
-        self._read_stream = read_stream
+    def __init__(self, log: EventLog, kept_leads: int = KEPT_LEADS) -> None:
+        self._log = log
         self._kept = kept_leads
-        self._leads: dict[str, _Lead] = {}
+        #: (stream, message id) → its run, from its receipt to its end.
+        self._runs: dict[tuple[str, str], _Run] = {}
+        self._wrote: dict[str, datetime] = {}
 
     def apply(self, recorded: Recorded) -> Ended | None:
         """What this event ended, if anything."""
-        kind = type(recorded.event)
-        if kind not in FOLLOWED:
-            return None
-        if not recorded.stream.startswith("lead:"):
-            return self._of_rejects(recorded)
-        lead = self._lead_before(recorded)
-        _FOLD[kind](lead, recorded.event, recorded)
-        end = _ENDS.get(kind)
-        return end(lead, recorded.event, recorded) if end else None
-
-    def _lead_before(self, recorded: Recorded) -> _Lead:
-        """The lead as it was before this event, as far as the event needs it."""
-        event: Any = recorded.event
-        lead = self._leads.get(recorded.stream)
-        begins = type(event) in _NEEDS_NOTHING
-        if lead is not None and (begins or event.message_id in lead.messages):
-            return lead
-        if lead is None or not begins:
-            lead = _lead_of(recorded.stream)
-            if not begins:
-                _recall(lead, self._read_stream(recorded.stream), recorded.version)
-            self._keep(recorded.stream, lead)
-        return lead
-
-    def _keep(self, stream: str, lead: _Lead) -> None:
-        if len(self._leads) >= self._kept:
-            for oldest in list(self._leads)[: self._kept // 2]:
-                del self._leads[oldest]
-        self._leads[stream] = lead
-
-    def _of_rejects(self, recorded: Recorded) -> Ended | None:
         event = recorded.event
-        if isinstance(event, MessageRejected):
-            return _rejected(event, recorded)
-        if isinstance(event, ev.DeadLetterResolved) and event.outcome == "done":
-            for earlier in self._read_stream(recorded.stream):
-                found = earlier.event
-                if isinstance(found, MessageRejected) and found.dead_letter_id == event.dead_letter_id:
-                    return _rejected(found, recorded, settled=True)
+        match event:
+            case MessageReceived():
+                self._received(event, recorded)
+            case ev.ActionsPlanned():
+                run = self._runs.get((recorded.stream, event.message_id))
+                if run is not None:
+                    _fold(run, event)
+            case ev.MessageCompleted():
+                return self._completed(event, recorded)
+            case ev.MessageDeadLettered():
+                return self._dead_lettered(event, recorded)
+            case ev.DuplicateDetected():
+                return _ended(recorded, _Run(), event.message_id, "duplicate")
+            case ev.DeadLetterResolved() if event.outcome == "done" and not event.requeued:
+                return self._resolved(event, recorded)
+            case MessageRejected():
+                return _rejected(event, recorded)
         return None
 
+    def _received(self, event: MessageReceived, recorded: Recorded) -> None:
+        stream, wrote = recorded.stream, wrote_at(event, recorded.at)
+        self._runs[stream, event.message_id] = _Run(event.tenant_id, wrote)
+        before = self._wrote.get(stream)
+        if before is None and len(self._wrote) >= self._kept:
+            self._wrote.clear()
+        self._wrote[stream] = max(before, wrote) if before else wrote
 
-def result_of(events: Iterable[Recorded], message_id: str) -> Result | None:
+    def _completed(self, event: ev.MessageCompleted, recorded: Recorded) -> Ended:
+        key = recorded.stream, event.message_id
+        run = self._runs.get(key) or self._read(recorded, event.message_id)
+        run.executed = list(event.executed)
+        run.failed, run.compensated = [], []  # in this run nothing was, or it would not have completed
+        self._runs.pop(key, None)
+        return self._ended(recorded, run, event.message_id, "completed", dead_letter_id=event.dead_letter_id)
+
+    def _dead_lettered(self, event: ev.MessageDeadLettered, recorded: Recorded) -> Ended:
+        run = self._runs.get((recorded.stream, event.message_id))
+        if run is None or run.planned:
+            run = self._read(recorded, event.message_id, run)
+        self._runs.pop((recorded.stream, event.message_id), None)
+        return self._ended(
+            recorded,
+            run,
+            event.message_id,
+            "dead_lettered",
+            dead_letter_id=event.dead_letter_id,
+            category=event.category,
+            error=event.error[:MAX_ERROR],
+        )
+
+    def _resolved(self, event: ev.DeadLetterResolved, recorded: Recorded) -> Ended | None:
+        """Settled as done, with nothing left to do: that is how it completes."""
+        if not recorded.stream.startswith("lead:"):
+            return self._reject_resolved(event, recorded)
+        if event.message_id is None:
+            return None
+        run = self._read(recorded, event.message_id)
+        return self._ended(recorded, run, event.message_id, "completed", dead_letter_id=event.dead_letter_id)
+
+    def _reject_resolved(self, event: ev.DeadLetterResolved, recorded: Recorded) -> Ended | None:
+        for earlier in self._log.backwards(recorded.stream, recorded.version):
+            found = earlier.event
+            if isinstance(found, MessageRejected) and found.dead_letter_id == event.dead_letter_id:
+                return _rejected(found, recorded, settled=True)
+        return None
+
+    def _read(self, recorded: Recorded, message_id: str, known: _Run | None = None) -> _Run:
+        """A message's present run, from the events before this one; of a `known` one, what it did since its plan."""
+        events = self._log.backwards(recorded.stream, recorded.version)
+        return _run_before(events, message_id, known)
+
+    def _ended(
+        self, recorded: Recorded, run: _Run, message_id: str, disposition: Disposition, **more: Any
+    ) -> Ended:
+        wrote = self._wrote.get(recorded.stream)
+        if wrote is not None and (run.wrote is None or run.wrote < wrote):
+            run.wrote = wrote
+        return _ended(recorded, run, message_id, disposition, **more)
+
+
+def result_of(log: EventLog, stream: str, message_id: str) -> Result | None:
     """How a message of a lead ended, from the lead's events; None if it has not, or is back at work."""
-    lead: _Lead | None = None
-    found: Result | None = None
-    for recorded in events:
+    for recorded in log.backwards(stream):
         event = recorded.event
-        if type(event) not in FOLLOWED:
-            continue
-        lead = lead or _lead_of(recorded.stream)
-        _FOLD[type(event)](lead, event, recorded)
         if getattr(event, "message_id", None) != message_id or isinstance(event, ev.DuplicateDetected):
             continue
-        end = _ENDS.get(type(event))
-        ended = end(lead, event, recorded) if end else None
+        ended = Results(log).apply(recorded)
         if ended is not None:
-            found = ended.result
-        elif _goes_back_to_work(event):
-            found = None
-    return found
+            return ended.result
+        if isinstance(event, MessageReceived | ev.DeadLetterRetried):
+            return None
+        if isinstance(event, ev.DeadLetterResolved) and event.requeued:
+            return None
+    return None
 
 
-def _goes_back_to_work(event: Event) -> bool:
-    if isinstance(event, ev.DeadLetterResolved):
-        return event.requeued
-    return isinstance(event, ev.MessageReceived | ev.DeadLetterRetried)
-
-
-def _lead_of(stream: str) -> _Lead:
-    business_id, lead_id = lead_of_stream(stream)
-    _, business_token, lead_token = stream.split(":", 2)
-    return _Lead(lead_id, business_id, (business_token, lead_token))
-
-
-def _recall(lead: _Lead, events: Iterable[Recorded], before: int) -> None:
+def _run_before(events: Iterable[Recorded], message_id: str, known: _Run | None) -> _Run:
+    """A message's present run, from its lead's events, the latest first."""
+    mine: list[Event] = []
+    run = known or _Run()
+    retried = False
     for recorded in events:
-        if recorded.version >= before:
-            return
-        kind = type(recorded.event)
-        if kind in FOLLOWED:
-            _FOLD[kind](lead, recorded.event, recorded)
-            end = _ENDS.get(kind)
-            if end is not None:
-                end(lead, recorded.event, recorded)
+        event = recorded.event
+        if getattr(event, "message_id", None) != message_id:
+            continue
+        if isinstance(event, MessageReceived):
+            run.tenant_id, run.wrote = event.tenant_id, wrote_at(event, recorded.at)
+            break
+        retried = retried or isinstance(event, ev.DeadLetterRetried)
+        if not retried:
+            mine.append(event)
+        if known is not None and isinstance(event, ev.ActionsPlanned):
+            break
+    for event in reversed(mine):
+        _fold(run, event)
+    return run
 
 
-# What each event changes.
+def _fold(run: _Run, event: Event) -> None:
+    match event:
+        case ev.ActionsPlanned():
+            run.planned, run.response, run.escalate = True, event.response, event.escalate
+        case ev.ActionExecuted():
+            run.executed.append(event.action)
+            if event.settled_by is not None and event.action in run.failed:
+                run.failed.remove(event.action)
+        case ev.ActionFailed():
+            run.failed.append(event.action)
+        case ev.ActionCompensated():
+            run.compensated.append(event.action)
 
 
-def _received(lead: _Lead, event: ev.MessageReceived, recorded: Recorded) -> None:
-    wrote = wrote_at(event, recorded.at)
-    lead.wrote = max(lead.wrote, wrote) if lead.wrote else wrote
-    lead.messages[event.message_id] = _Message(event.tenant_id)
-
-
-def _planned(lead: _Lead, event: ev.ActionsPlanned, _: Recorded) -> None:
-    message = _message(lead, event.message_id)
-    message.response = event.response
-    message.escalate = event.escalate
-
-
-def _executed(lead: _Lead, event: ev.ActionExecuted, _: Recorded) -> None:
-    message = _message(lead, event.message_id)
-    message.executed.append(event.action)
-    if event.settled_by is not None and event.action in message.failed:
-        message.failed.remove(event.action)
-
-
-def _failed(lead: _Lead, event: ev.ActionFailed, _: Recorded) -> None:
-    _message(lead, event.message_id).failed.append(event.action)
-
-
-def _compensated(lead: _Lead, event: ev.ActionCompensated, _: Recorded) -> None:
-    _message(lead, event.message_id).compensated.append(event.action)
-
-
-def _retried(lead: _Lead, event: ev.DeadLetterRetried, _: Recorded) -> None:
-    """A new run: what the last one did stands in its own result."""
-    before = _message(lead, event.message_id or "")
-    lead.messages[event.message_id or ""] = _Message(before.tenant_id)
-
-
-def _nothing(_lead: _Lead, _event: Event, _: Recorded) -> None:
-    """It ends a message and changes nothing else."""
-
-
-def _message(lead: _Lead, message_id: str) -> _Message:
-    return lead.messages.setdefault(message_id, _Message())
-
-
-# What each event ends.
-
-
-def _completed(lead: _Lead, event: ev.MessageCompleted, recorded: Recorded) -> Ended:
-    return _ended(lead, event.message_id, recorded, "completed", dead_letter_id=event.dead_letter_id)
-
-
-def _dead_lettered(lead: _Lead, event: ev.MessageDeadLettered, recorded: Recorded) -> Ended:
-    return _ended(
-        lead,
-        event.message_id,
-        recorded,
-        "dead_lettered",
-        dead_letter_id=event.dead_letter_id,
-        category=event.category,
-        error=event.error[:MAX_ERROR],
-    )
-
-
-def _duplicate(lead: _Lead, event: ev.DuplicateDetected, recorded: Recorded) -> Ended:
-    result = Result(
-        event.message_id,
-        lead.lead_id,
-        lead.business_id,
-        None,
-        success=True,
-        disposition="duplicate",
-        at=recorded.at,
-        trace_id=trace_id(recorded.trace),
-    )
-    return _placed(result, lead.tokens, recorded)
-
-
-def _resolved(lead: _Lead, event: ev.DeadLetterResolved, recorded: Recorded) -> Ended | None:
-    """Settled as done, with nothing left to do: that is how it completes."""
-    if event.outcome != "done" or event.requeued or event.message_id is None:
-        return None
-    return _ended(lead, event.message_id, recorded, "completed", dead_letter_id=event.dead_letter_id)
-
-
-def _ended(lead: _Lead, message_id: str, recorded: Recorded, disposition: Disposition, **more: Any) -> Ended:
+def _ended(recorded: Recorded, run: _Run, message_id: str, disposition: Disposition, **more: Any) -> Ended:
+    business_id, lead_id = lead_of_stream(recorded.stream)
+    _, business_token, lead_token = recorded.stream.split(":", 2)
     completed = disposition == "completed"
-    message = _message(lead, message_id)
-    if completed:
-        del lead.messages[message_id]
     result = Result(
         message_id,
-        lead.lead_id,
-        lead.business_id,
-        message.tenant_id,
-        success=completed,
+        lead_id,
+        business_id,
+        run.tenant_id,
+        success=disposition != "dead_lettered",
         disposition=disposition,
         at=recorded.at,
-        executed_actions=tuple(message.executed),
-        failed_actions=tuple(message.failed),
-        compensated_actions=tuple(message.compensated),
-        response=message.response or None if completed else None,
-        should_escalate=message.escalate if completed else True,
+        executed_actions=tuple(run.executed),
+        failed_actions=tuple(run.failed),
+        compensated_actions=tuple(run.compensated),
+        response=run.response or None if completed else None,
+        should_escalate=disposition == "dead_lettered" or (completed and run.escalate),
         trace_id=trace_id(recorded.trace),
         **more,
     )
-    return _placed(result, lead.tokens, recorded, lead.wrote)
+    return Ended(
+        result,
+        (business_token, lead_token),
+        recorded.position,
+        recorded.event_id,
+        recorded.trace,
+        run.wrote,
+    )
 
 
 def _rejected(event: MessageRejected, recorded: Recorded, *, settled: bool = False) -> Ended | None:
@@ -317,13 +282,7 @@ def _rejected(event: MessageRejected, recorded: Recorded, *, settled: bool = Fal
         category=None if settled else event.category,
         error=None if settled else event.reason[:MAX_ERROR],
     )
-    return _placed(result, tokens, recorded)
-
-
-def _placed(
-    result: Result, tokens: tuple[str, str], recorded: Recorded, wrote: datetime | None = None
-) -> Ended:
-    return Ended(result, tokens, recorded.position, recorded.event_id, recorded.trace, wrote)
+    return Ended(result, tokens, recorded.position, recorded.event_id, recorded.trace)
 
 
 def trace_id(traceparent: str) -> str | None:
@@ -332,27 +291,15 @@ def trace_id(traceparent: str) -> str | None:
     return parts[1] if len(parts) > 1 else None
 
 
-_FOLD: dict[type[Event], Callable[[_Lead, Any, Recorded], None]] = {
-    ev.MessageReceived: _received,
-    ev.ActionsPlanned: _planned,
-    ev.ActionExecuted: _executed,
-    ev.ActionFailed: _failed,
-    ev.ActionCompensated: _compensated,
-    ev.DeadLetterRetried: _retried,
-    ev.MessageCompleted: _nothing,
-    ev.MessageDeadLettered: _nothing,
-    ev.MessageRejected: _nothing,
-    ev.DuplicateDetected: _nothing,
-    ev.DeadLetterResolved: _nothing,
-}
-_ENDS: dict[type[Event], Callable[[_Lead, Any, Recorded], Ended | None]] = {
-    ev.MessageCompleted: _completed,
-    ev.MessageDeadLettered: _dead_lettered,
-    ev.DuplicateDetected: _duplicate,
-    ev.DeadLetterResolved: _resolved,
-}
-#: Events whose message need not be known before.
-_NEEDS_NOTHING = frozenset({ev.MessageReceived, ev.DuplicateDetected})
-
-#: The events that results are made of.
-FOLLOWED = frozenset(_FOLD)
+#: The events that results are made of as they come; the rest of what they need is read when it is needed.
+FOLLOWED: frozenset[type[Event]] = frozenset(
+    {
+        MessageReceived,
+        ev.ActionsPlanned,
+        ev.MessageCompleted,
+        ev.MessageDeadLettered,
+        MessageRejected,
+        ev.DuplicateDetected,
+        ev.DeadLetterResolved,
+    }
+)

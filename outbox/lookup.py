@@ -24,7 +24,7 @@ class Lookup:
 
     def __call__(self, business_token: str, lead_token: str, message_id: str) -> bytes | None:
         stream = lead_stream(business_token, lead_token)
-        result = result_of(self._log.stream(stream), message_id)
+        result = result_of(self._log, stream, message_id)
         if result is None:
             result = self._of_reject(decode(business_token), decode(lead_token), message_id)
         return None if result is None else msgspec.json.encode(result)

@@ -72,7 +72,7 @@ class Relay:
         self._replies = replies
         self._settings = settings
         self._say = say
-        self._fold = Results(log.stream)
+        self._fold = Results(log)
         self._standing = _standing(positions)
         self._holding: set[str] = set()
 

@@ -19,7 +19,8 @@ from actors import jetstream
 from actors.connection import Connection
 from actors.jetstream import JetStreamError
 from actors.stream import OUT_STREAM
-from domain.events import MessageReceived, Recorded
+from domain.events import MessageReceived
+from domain.ports import EventLog
 from domain.replies import MAX_TEXT, WINDOW, wrote_at
 from domain.results import Ended
 from domain.tokens import lead_stream
@@ -44,7 +45,7 @@ class Replies:
 
     def __init__(
         self,
-        read_stream: Callable[[str], Iterable[Recorded]],
+        log: EventLog,
         last_on: LastOn,
         clock: Callable[[], datetime],
         *,
@@ -52,7 +53,7 @@ class Replies:
         doubtful_to: int,
     ) -> None:
         """`doubtful_to`: an earlier process may have sent the replies of events up to this position."""
-        self._read_stream = read_stream
+        self._log = log
         self._last_on = last_on
         self._clock = clock
         self._life = life
@@ -97,14 +98,18 @@ class Replies:
         return last is not None and last[0] == self._life and last[1] >= one.position
 
     def _known(self, stream: str, wanted: Collection[str]) -> _Known:
-        """From all of a lead's events, also those after the one in hand."""
-        known = _Known()
-        for recorded in self._read_stream(stream):
+        """From a lead's events, also those after the one in hand: no older message says that it wrote later than
+        it was recorded, so that not all of them are read."""
+        known, missing = _Known(), set(wanted)
+        for recorded in self._log.backwards(stream):
+            if known.wrote is not None and recorded.at <= known.wrote and not missing:
+                break
             event = recorded.event
             if isinstance(event, MessageReceived):
                 at = wrote_at(event, recorded.at)
                 known.wrote = max(known.wrote, at) if known.wrote else at
-                if event.message_id in wanted:
+                if event.message_id in missing:
+                    missing.remove(event.message_id)
                     known.messages[event.message_id] = (event.intent, (event.text or "")[:MAX_TEXT])
         return known
 

@@ -80,7 +80,7 @@ class _Outbox:
         try:
             standing = positions.read() or settle(parts.position, events, log.warning)
             replies = Replies(
-                events.stream,
+                events,
                 self._last_on,
                 lambda: datetime.now(UTC),
                 life=standing.life,

@@ -11,7 +11,7 @@ from typing import Protocol
 import pytest
 from eventsourcing.persistence import StoredEvent
 
-from actors.event_store import EventStore
+from actors.event_store import PART, EventStore
 from actors.journal import open_recorder
 from domain import codec
 from domain.errors import UnknownEventError
@@ -135,6 +135,23 @@ def test_a_stream_is_read_from_its_beginning_and_alone(opened: Opened) -> None:
     opened.append([event(1), event(2, "lead:b:2", 1), event(3, version=2)])
     assert [(r.version, r.event_id) for r in opened.log.stream("lead:b:1")] == [(1, "id-1"), (2, "id-3")]
     assert list(opened.log.stream("lead:b:nobody")) == []
+
+
+def test_a_stream_is_read_backwards_as_far_as_it_is_taken(opened: Opened) -> None:
+    count = 2 * PART + 5
+    opened.append([event(n) for n in range(1, count + 1)])
+    opened.append([event(count + 1, "lead:b:2", 1)])
+    log = opened.log
+    assert [r.version for r in log.backwards("lead:b:1")] == list(range(count, 0, -1))
+    assert [r.version for r in log.backwards("lead:b:1", PART + 2)] == list(range(PART + 1, 0, -1))
+    assert [r.position for r in log.backwards("lead:b:2")] == [count + 1]
+    assert list(log.backwards("lead:b:1", 1)) == []
+    assert list(log.backwards("lead:b:nobody")) == []
+    opened.corrupt(count - 2)
+    last = iter(log.backwards("lead:b:1"))
+    assert [next(last).version, next(last).version] == [count, count - 1]
+    with pytest.raises(UnknownEventError, match=f"event {count - 2} "):
+        next(last)
 
 
 def test_a_store_has_one_id_for_ever(opened: Opened) -> None:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from nats.aio.client import Client
 
-from domain.events import Recorded
+from domain.events import ActionsPlanned, Recorded
 from tests.support.eventually import eventually
 from tests.support.log import with_client
 from tests.support.nats import TestServer, running_server
@@ -64,7 +64,8 @@ def told(server: TestServer, tmp_path: Path) -> Told:
 def test_each_disposition_is_published_under_its_lead_with_its_trace(told: Told, server: TestServer) -> None:
     lead = told.lead()
     lead.whole("m1")
-    lead.add(lead.received("m2"), lead.executed("m2"), lead.failed("m2"), lead.compensated("m2"))
+    lead.add(lead.received("m2"), ActionsPlanned("m2", 1, (), escalate=False, response="soon"))
+    lead.add(lead.executed("m2"), lead.failed("m2"), lead.compensated("m2"))
     lead.add(lead.dead_lettered("m2"))
     told.story.add("rejects:3", rejected("r-1", message="m3"))
     told.relay()

@@ -140,7 +140,7 @@ class Relaying:
             return await last_on(client, subject)
 
         replies = Replies(
-            self.log.stream, last, self.clock, life=standing.life, doubtful_to=self.log.last_position()
+            self.log, last, self.clock, life=standing.life, doubtful_to=self.log.last_position()
         )
         return Relay(self.log, positions, sender, replies, self.settings, say=self.said.append)
 

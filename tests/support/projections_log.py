@@ -60,6 +60,12 @@ class MemoryLog:
         positions = (n for n, row in enumerate(self.rows, start=1) if row[2] == stream)
         return [self._at(position) for position in positions]
 
+    def backwards(self, stream: str, before: int | None = None) -> Iterable[Recorded]:
+        for position in range(len(self.rows), 0, -1):
+            _, _, of, version = self.rows[position - 1]
+            if of == stream and (before is None or version < before):
+                yield self._at(position)
+
     def close(self) -> None:
         self.closed = True
 
