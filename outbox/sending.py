@@ -62,6 +62,7 @@ class Sender:
     async def open(self) -> None:
         """Once per client."""
         await self._client.subscribe_raw(f"{self._inbox}.*", self._on_answer)
+        await self._client.flush()  # what is sent by hand overtakes what nats-py has only buffered
 
     def cut(self, why: str) -> None:
         """The connection was cut: what is not answered never will be."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -21,7 +23,7 @@ from tests.support.eventually import eventually
 from tests.support.log import with_client
 from tests.support.nats import TestServer, running_server
 from tests.support.outbox import Out, out
-from tests.support.system_leadline import SHORT_WAITS, TENANTS, Leadline, Running, leadline
+from tests.support.system_leadline import ROOT, SHORT_WAITS, TENANTS, Leadline, Running, leadline
 from tests.support.system_sql import events, view
 from tests.support.system_targets import target
 from tests.support.system_wire import Entry, message, order, publish_raw, to_own_subject
@@ -338,3 +340,23 @@ async def until(holds: Callable[[], Awaitable[bool]]) -> None:
 
 def is_received(house: Leadline, message_id: str) -> bool:
     return any(event["message_id"] == message_id for event in events(house.data, "message_received.v1"))
+
+
+def test_the_examples_ask_and_follow(house: Leadline) -> None:
+    house.run()
+    asked(house.url, message("first"))
+    assert "completed: ['notify_sales']; the lead is told: Thank you" in example("ask.py", house.url, "m-1")
+    assert example("ask.py", house.url, "m-1") == example("ask.py", house.url, "m-1")
+    followed = example("results.py", house.url, "2").splitlines()
+    assert followed == [
+        f"acme-foods/{LEAD} first: completed: notify_sales",
+        "acme-foods/+4915112345678 m-1: completed: notify_sales",
+    ]
+
+
+def example(name: str, *args: str) -> str:
+    """What an example prints."""
+    command = [sys.executable, str(ROOT / "examples" / name), *args]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
