@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from domain.errors import LeadlineError
 from domain.events import Recorded
 from domain.ports import EventLog
 
@@ -47,14 +48,21 @@ class OutboxPosition(Struct, frozen=True):
 
 
 class PositionFile:
-    """The writer's side. One thread."""
+    """The writer's side. One thread. Raises `LeadlineError` for a file that is none."""
 
     def __init__(self, path: Path) -> None:
         self._connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode=WAL")
-        # An older position is safe at any time (what is sent again is recognised), a broken file never is.
-        self._connection.execute("PRAGMA synchronous=NORMAL")
-        self._connection.execute(_TABLE)
+        try:
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            # An older position is safe at any time (what is sent again is recognised), a broken file never is.
+            self._connection.execute("PRAGMA synchronous=NORMAL")
+            self._connection.execute(_TABLE)
+        except sqlite3.DatabaseError as error:
+            self._connection.close()
+            raise LeadlineError(
+                f"{path} cannot be used ({error}): put back a copy of it, or remove it,"
+                " and results and replies begin at the end of what is recorded"
+            ) from error
 
     def read(self) -> OutboxPosition | None:
         return _row(self._connection)

@@ -31,6 +31,7 @@ from projections.rebuild import Stopping
 log = structlog.get_logger(__name__)
 
 _RETRY_SECONDS = 1.0
+_LOCK_SECONDS = 0.125
 
 
 class OutboxParts(Struct, frozen=True):
@@ -49,10 +50,14 @@ def run_outbox(parts: OutboxParts, stop: Stopping) -> None:
     """Until told to stop. One at a time over a folder: the one of a runner that was killed may take a moment to end,
     and what both sent at once would not be recognised as sent."""
     lock = DataFolderLock(parts.position.parent, "outbox.lock")
+    waited = 0.0
     while not lock.acquire():
         if stop.is_set():
             return
-        time.sleep(0.05)
+        if waited == _RETRY_SECONDS:
+            log.warning("results and replies wait until the outbox of an earlier runner has ended")
+        time.sleep(_LOCK_SECONDS)
+        waited += _LOCK_SECONDS
     try:
         asyncio.run(_Outbox(parts).run(stop))
     finally:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from domain.errors import LeadlineError
 from outbox.position import (
     OutboxPosition,
     PositionFile,
@@ -103,7 +104,9 @@ def test_switched_off_it_is_forgotten(path: Path, said: list[str]) -> None:
     assert settled(path, said)(told("m1")).position == 5
 
 
-def test_what_is_no_position_file_is_none_to_whoever_asks(path: Path) -> None:
+def test_what_is_no_position_file_is_none_to_whoever_asks_and_nothing_is_begun_over_it(path: Path) -> None:
     assert read_position(path) is None
-    path.write_bytes(b"no database")
+    path.write_bytes(b"no database" * 100)
     assert read_position(path) is None
+    with pytest.raises(LeadlineError, match="put back a copy of it, or remove it"):
+        settle(path, MemoryLog(), print)
