@@ -51,10 +51,10 @@ class Status(Struct, frozen=True):
     last_position: int
     views: ViewsPosition
     unfinished: list[Row]
-    #: None where nothing goes out.
-    outbox: OutboxStatus | None
     #: Dead letters that nobody has settled.
     dead_letters: int
+    #: None where nothing goes out.
+    outbox: OutboxStatus | None = None
 
     @property
     def waiting_for_person(self) -> list[Row]:
@@ -124,8 +124,8 @@ def look(settings: Settings) -> Status:
         last_position,
         standing,
         views.unfinished(),
-        _outbox_status(settings, out, last_position),
         len(views.dead_letters(status="failed")),
+        _outbox_status(settings, out, last_position),
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 from actors.connection import RawClient, connect
 from outbox import sending
 from outbox.sending import MAX_IN_FLIGHT, NotConfirmedError, Publication, Sender, TooLargeError, header_block
+from tests.support.eventually import eventually
 from tests.support.nats import TestServer, running_server
 from tests.support.outbox import make_streams, out
 from tests.support.proxy import Proxy
@@ -119,6 +120,7 @@ def test_a_server_that_says_nothing_is_given_up(server: TestServer, monkeypatch:
 
     async def send(sender: Sender, _: RawClient) -> None:
         server.pause()
+        await asyncio.to_thread(eventually, lambda: is_stopped(server.pid))
         left = publications(1)
         with pytest.raises(NotConfirmedError, match="does not answer"):
             await sender.send(left)
@@ -128,3 +130,8 @@ def test_a_server_that_says_nothing_is_given_up(server: TestServer, monkeypatch:
 
     with_sender(server.url, send)
     assert ids(server) == ["m0"]
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether the signal has arrived."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
