@@ -79,6 +79,20 @@ def test_a_completed_message_says_what_was_done_and_what_the_lead_is_told() -> N
     assert (result.tenant_id, result.at) == ("acme", T0)
 
 
+def test_an_action_with_several_targets_is_named_once_whatever_became_of_its_steps() -> None:
+    story = Story(playbook({"create_order": ("keyed", "keyed"), "notify_sales": ("keyed", "keyed")}))
+    story.receive(order("m1"))
+    for _ in range(4):
+        story.answer(Done())
+    story.receive(order("m2"))
+    for outcome in (Done(), Done(), Done(), FailedForGood("no such lead"), Done(), Done(), Done()):
+        story.answer(outcome)
+    done, dead = results(story.history)
+    assert done.executed_actions == ("create_order", "notify_sales")
+    assert (dead.executed_actions, dead.failed_actions) == (("create_order",), ("notify_sales",))
+    assert dead.compensated_actions == ("create_order",)
+
+
 def test_a_plan_that_wants_a_person_says_so() -> None:
     story = Story()
     story.receive("m1", intent="COMPLAINT")
