@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ import pykka
 import wiring
 from actors.breaker import BreakerActor, TargetParts
 from actors.calls import CallRegistry
+from actors.clock import SystemClock
 from actors.directory import Directory
 from actors.event_store import EventStore
 from actors.executors import registry as executors
@@ -40,8 +41,10 @@ from domain.errors import LeadlineError
 from domain.playbook import Playbook
 from domain.ports import Target
 from domain.tokens import encode, lead_stream
+from outbox.host import gauges as outbox_gauges
+from outbox.host import start_outbox
 from projections import collector
-from projections.host import Host, ProcessHost, SetUp, ThreadHost, as_it_is
+from projections.host import Host, SetUp, as_it_is, project_in_process, project_in_thread
 from projections.projector import ProjectorSettings
 from projections.queries import Views
 from settings import PARTITIONS, Settings
@@ -49,16 +52,6 @@ from target_settings import Target as TargetSettings
 from target_wiring import make_target
 
 _WATCH_SECONDS = 0.5
-
-
-class SystemClock:
-    """The machine's own clocks."""
-
-    def now(self) -> datetime:
-        return datetime.now(UTC)
-
-    def monotonic(self) -> float:
-        return time.monotonic()
 
 
 def open_event_log(settings: Settings) -> EventStore:
@@ -118,6 +111,7 @@ class System:
         self.positions = Positions(PARTITIONS)
         self.calls = CallRegistry(self.directory.tell, targets.__contains__)
         self.http_url: str | None = None
+        self._outbox: Host | None = None
         self._breakers: list[BreakerActor] = []
         self._closers: list[Callable[[], None]] = []
         self._over = threading.Event()
@@ -177,6 +171,7 @@ class System:
             "journal_commits": self._journal.commits,
             "journal_appends_per_commit": self._journal.committed_appends / commits,
             "journal_stalled": float(self._journal.stalled is not None),
+            **outbox_gauges(wiring.outbox_path(self.settings), self.store.last_position),
         }
 
     def prepare(self) -> None:
@@ -194,6 +189,7 @@ class System:
         self.dispatcher.start()
         self._closers += [self.dispatcher.stop, self.scheduler.stop]
         self._start_projector()
+        self._start_outbox()
         self._open_directory()
         gc.collect()
         gc.freeze()  # what is alive now stays: a full collection need not look at it again [H27]
@@ -223,13 +219,26 @@ class System:
         settings = self.settings
         open_log = partial(EventStore.open, wiring.events_path(settings))
         pace = ProjectorSettings(settings.projector.batch, settings.projector.linger_ms / 1000)
+        views = wiring.views_path(settings)
         self._projector: Host
         if settings.projector.mode == "process":
-            self._projector = ProcessHost(open_log, wiring.views_path(settings), pace, self._set_up)
+            self._projector = project_in_process(open_log, views, pace, self._set_up)
         else:
             died = partial(self.guardian.died, "the projector")
-            self._projector = ThreadHost(open_log, wiring.views_path(settings), pace, died)
+            self._projector = project_in_thread(open_log, views, pace, died)
         self._closers.append(self._projector.stop)
+
+    def _start_outbox(self) -> None:
+        settings = self.settings
+        self._outbox = start_outbox(
+            wiring.outbox_parts(settings, partial(EventStore.open, wiring.events_path(settings))),
+            self.store,
+            settings.projector.mode,
+            set_up=self._set_up,
+            on_death=partial(self.guardian.died, "the outbox"),
+        )
+        if self._outbox is not None:
+            self._closers.append(self._outbox.stop)
 
     def _open_directory(self) -> None:
         settings, directory = self.settings, self.directory
@@ -328,6 +337,8 @@ class System:
             "the scheduler": self.scheduler.alive,
             "the projector": self._projector.alive,
         }
+        if self._outbox is not None:
+            alive["the outbox"] = self._outbox.alive
         every = self.settings.leads.idle_seconds / 2
         next_sweep = time.monotonic() + every
         while not self._over.wait(_WATCH_SECONDS):

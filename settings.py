@@ -8,24 +8,20 @@ wrong is a `SettingsError` that begins with the setting's key.
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
-from difflib import get_close_matches
-from math import isfinite
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal
 
-import msgspec
-from msgspec import Meta, Struct, field
+from msgspec import Meta, field
 
+import settings_document as documents
 from domain.breaker import BreakerPolicy
 from domain.errors import SettingsError
 from domain.retry import RetryPolicy
 from domain.tenants import Business, Tenants, Thresholds
 from domain.tokens import BUSINESS_ID
-from target_settings import Part, Secret, Target, check_names
+from target_settings import Part, Target, check_names
 
 #: Part of every position's name: with another number, messages of a lead would change their partition.
 PARTITIONS = 16
@@ -33,7 +29,6 @@ PARTITIONS = 16
 PREFIX = "LEADLINE_"
 #: Names the settings file; no setting itself.
 CONFIG_VARIABLE = "LEADLINE_CONFIG"
-DEFAULT_FILE = Path("leadline.toml")
 
 AtLeastOne = Annotated[int, Meta(ge=1)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
@@ -95,6 +90,31 @@ class Projector(Part, frozen=True):
     linger_ms: Annotated[float, Meta(ge=0, le=60_000)] = 50.0
     #: Events folded in one transaction at most.
     batch: AtLeastOne = 8000
+
+
+class Outbox(Part, frozen=True):
+    #: Publish to `leads.out.<business>.<lead>.results` how each message ended.
+    results: bool = True
+    #: Publish to `leads.out.<business>.<lead>.replies` what the lead is told; too late, a task for sales instead.
+    replies: bool = True
+    #: Answer requests to `leads.process` with the message's result; needs the results.
+    service: bool = True
+    #: How long results wait for more events: shorter answers whoever waits sooner and takes more CPU.
+    linger_ms: Annotated[float, Meta(ge=1, le=60_000)] = 25.0
+    #: Results and replies of so many hours are kept for readers who are away. A day is the least: a reply that
+    #: may have been sent before a crash is looked for here.
+    max_age_hours: Annotated[float, Meta(ge=25, le=8760)] = 168.0
+    #: Of more bytes the oldest go, whatever their age: size it for `max_age_hours`.
+    max_bytes: Annotated[int, Meta(ge=1_048_576)] = 2_147_483_648
+
+    @property
+    def on(self) -> bool:
+        """Whether anything goes out."""
+        return self.results or self.replies
+
+    def __post_init__(self) -> None:
+        if self.service and not self.results:
+            raise ValueError("service answers with results, and results is off: switch service off too")
 
 
 class Retry(Part, frozen=True):
@@ -184,6 +204,7 @@ class Settings(Part, frozen=True):
     leads: Leads = Leads()
     journal: Journal = Journal()
     projector: Projector = Projector()
+    outbox: Outbox = Outbox()
     retry: Retry = Retry()
     breaker: Breaker = Breaker()
     #: For every business that has none of its own.
@@ -211,7 +232,7 @@ class Settings(Part, frozen=True):
                 )
         for business_id in self.businesses:
             if business_id not in found:
-                hint = _did_you_mean(business_id, found)
+                hint = documents.did_you_mean(business_id, found)
                 raise SettingsError(f"businesses.{business_id}: no tenant has this business{hint}")
         return Tenants(found)
 
@@ -248,135 +269,17 @@ def load(
     env = os.environ if env is None else env
     if file is None and CONFIG_VARIABLE in env:
         file = Path(env[CONFIG_VARIABLE])
-    document = _read(file)
+    document = documents.read(file)
     for name, value in env.items():
         if name.startswith(PREFIX) and name != CONFIG_VARIABLE:
             path = name.removeprefix(PREFIX).lower().split("__")
-            _put(document, path, _value_of(value), name)
+            documents.put(document, path, documents.value_of(value), name)
     for key, value in (overrides or {}).items():
-        _put(document, key.split("."), value, key)
-    _list_targets(document)
-    _check_keys(document, Settings, "")
-    settings: Settings = _convert(document, Settings, "")
+        documents.put(document, key.split("."), value, key)
+    documents.list_targets(document)
+    documents.check_keys(document, Settings, "")
+    settings: Settings = documents.convert(document, Settings, "")
     settings.tenants()
     for key, targets in settings.target_tables():
         check_names(key, targets)
     return settings
-
-
-def _read(file: Path | None) -> dict[str, Any]:
-    if file is None and not DEFAULT_FILE.exists():
-        return {}
-    file = file or DEFAULT_FILE
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"{file}: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"{file}: not UTF-8 at byte {error.start}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{file}: not TOML: {error}") from None
-
-
-def _value_of(text: str) -> Any:
-    """A variable's value as the file would have it; what is no TOML value is text."""
-    try:
-        parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
-        return text
-    return parsed["value"] if parsed.keys() == {"value"} else text
-
-
-def _put(document: dict[str, Any], path: list[str], value: Any, said_by: str) -> None:
-    table = document
-    for name in path[:-1]:
-        inner = table.setdefault(name, {})
-        if not isinstance(inner, dict):
-            raise SettingsError(f"{said_by}: {name} is no table of settings")
-        table = inner
-    table[path[-1]] = value
-
-
-class _One(list[Any]):
-    """A single table where an array of them may stand: a complaint about it needs no number."""
-
-
-def _list_targets(document: dict[str, Any]) -> None:
-    """One table of an action's target as an array of one. What is no table is refused later."""
-    businesses = document.get("businesses")
-    tables = [document, *(businesses.values() if isinstance(businesses, dict) else ())]
-    for table in tables:
-        targets = table.get("targets") if isinstance(table, dict) else None
-        if isinstance(targets, dict):
-            targets |= {name: _One([one]) for name, one in targets.items() if not isinstance(one, list)}
-
-
-def _check_keys(document: Any, shape: Any, path: str) -> None:
-    """Refuses keys that no setting has, at every depth, and NaN, which no bound stops."""
-    if isinstance(document, float) and not isfinite(document):
-        raise SettingsError(f"{path[:-1]}: expected a number, got {document}")
-    shape = _meant(document, shape, path)
-    if isinstance(document, list) and get_origin(shape) is tuple:
-        for n, inner in enumerate(document):
-            place = path if isinstance(document, _One) else f"{path}{n}."
-            if isinstance(inner, dict) or isinstance(document, _One):
-                _check_alone(inner, get_args(shape)[0], place)
-    elif isinstance(document, dict) and get_origin(shape) is dict:
-        for key, inner in document.items():
-            _check_alone(inner, get_args(shape)[1], f"{path}{key}.")
-    elif isinstance(document, dict) and isinstance(shape, type) and issubclass(shape, Struct):
-        _check_table(document, shape, path)
-
-
-def _check_alone(document: Any, shape: Any, path: str) -> None:
-    """Converted for itself too, so that a complaint has its key."""
-    _check_keys(document, shape, path)
-    _convert(document, shape, path)
-
-
-def _check_table(document: dict[str, Any], shape: type[Struct], path: str) -> None:
-    hints = get_type_hints(shape)
-    known = {f.encode_name: hints[f.name] for f in msgspec.structs.fields(shape)}
-    if shape.__struct_config__.tag_field:
-        known[shape.__struct_config__.tag_field] = str
-    for key, inner in document.items():
-        if key not in known:
-            raise SettingsError(f"{path}{key}: there is no such setting{_did_you_mean(key, known)}")
-        _check_keys(inner, known[key], f"{path}{key}.")
-
-
-def _meant(document: Any, shape: Any, path: str) -> Any:
-    """Of several shapes the one that the document is meant to have: a table's by its `kind`."""
-    if shape in (Secret, Secret | None) and isinstance(document, str):
-        raise SettingsError(f'{path[:-1]}: a secret is given as {{ env = "NAME" }} or {{ file = "path" }}')
-    if get_origin(shape) not in (Union, UnionType):
-        return shape
-    tables = [s for s in get_args(shape) if isinstance(s, type) and issubclass(s, Struct)]
-    if len(tables) < 2 or not isinstance(document, dict):
-        return tables[0] if tables and isinstance(document, dict) else shape
-    kinds = {str(table.__struct_config__.tag): table for table in tables}
-    kind = document.get("kind")
-    if not isinstance(kind, str) or kind not in kinds:
-        hint = _did_you_mean(str(kind), kinds)
-        raise SettingsError(f"{path}kind: expected one of {', '.join(kinds)}, got {kind!r}{hint}")
-    return kinds[kind]
-
-
-def _did_you_mean(key: str, known: Mapping[str, object]) -> str:
-    close = get_close_matches(key, known, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
-def _convert(document: Any, shape: Any, path: str) -> Any:
-    try:
-        return msgspec.convert(document, shape, dec_hook=_decode)
-    except msgspec.ValidationError as error:
-        what, _, where = str(error).partition(" - at `$")
-        key = f"{path}{where.rstrip('`').removeprefix('.')}".rstrip(".")
-        raise SettingsError(f"{key}: {what[:1].lower()}{what[1:]}") from None
-
-
-def _decode(kind: type, value: Any) -> Any:
-    if kind is Path and isinstance(value, str):
-        return Path(value)
-    raise ValueError(f"expected text, got {value!r}")

@@ -14,10 +14,13 @@ from actors.executors.executor import Executor
 from actors.intake import IntakeSettings
 from actors.performer import performer
 from actors.pull import PullSettings
+from actors.stream import OutLimits
 from domain.errors import SettingsError
 from domain.intents import registry as intents
 from domain.playbook import Playbook, Route
-from domain.ports import Target
+from domain.ports import EventLog, Target
+from outbox.relay import RelaySettings
+from outbox.run import OutboxParts
 from settings import Settings
 from target_settings import Target as TargetSettings
 
@@ -28,6 +31,28 @@ def events_path(settings: Settings) -> Path:
 
 def views_path(settings: Settings) -> Path:
     return settings.data / "views.db"
+
+
+def outbox_path(settings: Settings) -> Path:
+    return settings.data / "outbox.db"
+
+
+def out_limits(settings: Settings) -> OutLimits:
+    return OutLimits(settings.outbox.max_bytes, timedelta(hours=settings.outbox.max_age_hours))
+
+
+def outbox_parts(settings: Settings, open_log: Callable[[], EventLog]) -> OutboxParts:
+    """What the outbox needs, wherever it runs."""
+    outbox = settings.outbox
+    return OutboxParts(
+        open_log,
+        outbox_path(settings),
+        views_path(settings),
+        settings.nats.url,
+        out_limits(settings),
+        RelaySettings(outbox.results, outbox.replies, linger=outbox.linger_ms / 1000),
+        outbox.service,
+    )
 
 
 def import_modules(settings: Settings) -> list[ModuleType]:
@@ -135,6 +160,7 @@ def limits(settings: Settings) -> LeadLimits:
 def intake_settings(settings: Settings) -> IntakeSettings:
     return IntakeSettings(
         max_bytes=settings.stream.max_bytes,
+        out=out_limits(settings) if settings.outbox.on else None,
         max_in_hand=settings.intake.max_in_hand,
         pull=PullSettings(batch=settings.intake.pull_batch),
         url=settings.nats.url,

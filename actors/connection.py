@@ -45,9 +45,15 @@ class RawClient(Client):
 
     def publish_now(self, subject: str, reply: str, body: bytes) -> None:
         """Publish without waiting and without buffering: while there is no connection, nothing is sent."""
+        self.write_now(f"PUB {subject} {reply} {len(body)}\r\n".encode() + body + b"\r\n")
+
+    def write_now(self, commands: bytes) -> bool:
+        """The same for whole commands of the protocol, of which nothing is looked at. False: nothing was sent."""
         transport = self._transport
-        if self.is_connected and transport is not None:
-            transport.write(f"PUB {subject} {reply} {len(body)}\r\n".encode() + body + b"\r\n")
+        if not self.is_connected or transport is None:
+            return False
+        transport.write(commands)
+        return True
 
     async def _process_op_err(self, e: Exception) -> None:
         """The wire is cut: requests that wait for an answer over it end now, not when their time is up."""

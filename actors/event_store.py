@@ -5,7 +5,7 @@ The readers' side of stop 4; nothing is written here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,13 @@ from actors import snapshots
 from actors.journal import STORE_ID, EventRecorder, open_recorder
 from domain import codec
 from domain.errors import UnknownEventError
-from domain.events import Recorded
+from domain.events import STORED_NAMES, Event, Recorded
 from domain.skips import SKIPS_STREAM, Missing, Skips
+
+#: Rows that are read at once, backwards: most readers want the last few.
+PART = 100
+#: Above any.
+NO_VERSION = 2**63 - 1
 
 _ROWS = "SELECT rowid, originator_id, originator_version, topic, state FROM stored_events"
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
@@ -61,16 +66,29 @@ class EventStore:
     def last_position(self) -> int:
         return self._recorder.max_notification_id() or 0
 
-    def read(self, after: int, limit: int) -> Sequence[Recorded]:
+    def read(
+        self, after: int, limit: int, kinds: Collection[type[Event]] | None = None
+    ) -> Sequence[Recorded]:
         """Events after a position, but for those that a person has skipped. Raises `UnknownEventError` where the
         first of them cannot be read."""
         skips = self.skips()
         while True:
-            rows = self._recorder.rows(f"{_ROWS} WHERE rowid > ? ORDER BY rowid LIMIT ?", (after, limit))
+            rows = self._rows(after, limit, kinds)
             events = _readable(rows, skips)
             if events or not rows:
                 return events
             after = rows[-1][0]  # all of them are skipped
+
+    def _rows(
+        self, after: int, limit: int, kinds: Collection[type[Event]] | None
+    ) -> Sequence[tuple[Any, ...]]:
+        if kinds is None:
+            return self._recorder.rows(f"{_ROWS} WHERE rowid > ? ORDER BY rowid LIMIT ?", (after, limit))
+        topics, end = [STORED_NAMES[kind] for kind in kinds], after + limit
+        these = f"topic IN ({','.join('?' * len(topics))})"
+        last = "rowid = (SELECT max(rowid) FROM stored_events WHERE rowid <= ?)"
+        where = f"WHERE rowid > ? AND rowid <= ? AND ({these} OR {last})"
+        return self._recorder.rows(f"{_ROWS} {where} ORDER BY rowid", (after, end, *topics, end))
 
     def event_id_at(self, position: int) -> str | None:
         rows = self._recorder.rows("SELECT state FROM stored_events WHERE rowid = ?", (position,))
@@ -131,6 +149,22 @@ class EventStore:
                 at = events[-1].at if events else _NEVER
                 events.append(Recorded(stream, version, Missing(), "", at, position=position))
         return events
+
+    def backwards(self, stream: str, before: int | None = None) -> Iterator[Recorded]:
+        below = NO_VERSION if before is None else before
+        while below > 1:
+            rows = self._recorder.rows(
+                "SELECT rowid, originator_version, topic, state FROM stored_events"
+                " WHERE originator_id = ? AND originator_version < ? ORDER BY originator_version DESC LIMIT ?",
+                (stream, below, PART),
+            )
+            for position, version, topic, state in rows:
+                try:
+                    yield codec.decode(topic, state, stream, version, position)
+                except UnknownEventError:
+                    if not self.skips().cover(position, stream, topic, state):
+                        raise
+            below = rows[-1][1] if len(rows) == PART else 0
 
     def snapshot(self, stream: str, shape: str) -> bytes | None:
         """A stream's state as it was kept in this shape, None if it was not."""

@@ -27,6 +27,7 @@ from actors.incarnations import Chronicle, History, LogLife, ReadPosition, ReadS
 from actors.jetstream import JetStreamError, JetStreamSilentError
 from actors.positions import Positions
 from actors.protocol import Inlet, Journal
+from actors.stream import OutLimits
 from actors.upkeep import Checkpoints, Upkeep
 from domain.commands import check_reply_to
 from domain.errors import LeadlineError, Rejected
@@ -40,6 +41,8 @@ class IntakeSettings(ReadSettings, frozen=True):
 
     #: Where NATS is.
     url: str = "nats://127.0.0.1:4222"
+    #: LEADS_OUT is ensured with these limits, so that it is there for whoever reads it; None where nothing goes out.
+    out: OutLimits | None = None
     #: Positions are written this often when they have moved: what a crash reads again, and skips.
     checkpoint_every: float = 1.0
     #: Positions of partitions without traffic are raised this often, so that the stream can be purged.
@@ -185,6 +188,8 @@ class Intake:
     async def _open(self, history: History) -> None:
         """Everything up to the first pull request."""
         state = await stream.ensure(self._client, self._settings.max_bytes)
+        if self._settings.out is not None:
+            await stream.ensure_out(self._client, self._settings.out)
         self._checkpoints = Checkpoints(self._positions, self._ports.journal)
         self._life = LogLife(history, Chronicle(history, self._ports.journal, self._clock))
         consumers = self._consumers = Consumers(

@@ -1,4 +1,7 @@
-"""Who owns a data folder: one process at a time, which says in the lock's file what it is at."""
+"""Who owns a data folder, or a part of the work on it: one process at a time.
+
+The owner of a folder says in the lock's file what it is at.
+"""
 
 from __future__ import annotations
 
@@ -38,10 +41,13 @@ class Owner(Struct, frozen=True):
 
 
 class DataFolderLock:
-    """One owner of a data folder at a time; a killed owner leaves nothing to clean up."""
+    """One owner of a data folder at a time; a killed owner leaves nothing to clean up.
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / LOCK
+    `name` is the file that is locked: another one is another part of the work.
+    """
+
+    def __init__(self, folder: Path, name: str = LOCK) -> None:
+        self._path = folder / name
         self._file: int | None = None
 
     def acquire(self) -> bool:

@@ -87,7 +87,7 @@ class _CutError(Exception):
     """The connection is of no more use."""
 
 
-class _Line(Struct):
+class Line(Struct):
     number: int
     subject: str
     body: bytes
@@ -153,7 +153,7 @@ class Publisher:
         self._shown_at = 0.0
         self._report = PublishReport()
         #: Sent and not answered, in the order of the file.
-        self._waiting: dict[int, _Line] = {}
+        self._waiting: dict[int, Line] = {}
         self._bytes_waiting = 0
         #: Dedup id → the first line with it: tells a duplicate from a line that was sent twice.
         self._first: dict[str, int] = {}
@@ -197,7 +197,7 @@ class Publisher:
                     raise PublishBrokenOffError(str(error), self._report) from None
                 await asyncio.sleep(0.25)
 
-    async def _all_answered(self, client: Client, todo: Iterator[_Line]) -> bool:
+    async def _all_answered(self, client: Client, todo: Iterator[Line]) -> bool:
         """Over this connection: first what waits for an answer, then what is to do. False if it was cut."""
         self._cut = ""
         self._max_payload = client.max_payload
@@ -218,7 +218,7 @@ class Publisher:
             return False
         return True
 
-    async def _send(self, client: Client, inbox: str, line: _Line) -> None:
+    async def _send(self, client: Client, inbox: str, line: Line) -> None:
         line.sent += 1
         headers = None if line.dedup_id is None else {"Nats-Msg-Id": line.dedup_id}
         await client.publish(line.subject, line.body, reply=f"{inbox}.{line.number}", headers=headers)
@@ -269,7 +269,7 @@ class Publisher:
         else:
             self._note(line.number, "confirmed", "", line.message_id)
 
-    def _own_repeat(self, line: _Line) -> bool:
+    def _own_repeat(self, line: Line) -> bool:
         """JetStream had it from this very line, whose answer was lost with a connection."""
         return line.sent > 1 and line.dedup_id is not None and self._first.get(line.dedup_id) == line.number
 
@@ -291,7 +291,7 @@ class Publisher:
             self._shown_at = now
             self._progress(self._report)
 
-    def _readable(self, lines: Iterable[bytes]) -> Iterator[_Line]:
+    def _readable(self, lines: Iterable[bytes]) -> Iterator[Line]:
         """The lines that can be published; the others are noted as refused."""
         for number, raw in enumerate(lines, 1):
             body = raw.rstrip(b"\r\n")
@@ -307,7 +307,7 @@ class Publisher:
             yield line
 
 
-def read_line(number: int, body: bytes, max_payload: int) -> _Line:
+def read_line(number: int, body: bytes, max_payload: int) -> Line:
     """A line with its subject and dedup id. Raises `Rejected` for one that cannot be sent or has no ids.
 
     Sizes are checked here: a server closes the connection of a client that sends too much [H26].
@@ -336,7 +336,7 @@ def read_line(number: int, body: bytes, max_payload: int) -> _Line:
         raise Rejected(rejected.reason, message_id=message_id) from None
     if size > max_payload:
         raise Rejected(f"{size} bytes with headers: this server takes {max_payload}", message_id=message_id)
-    return _Line(
+    return Line(
         number,
         message_subject(business_id, lead_id),
         body,

@@ -1,10 +1,12 @@
-"""The stream LEADS: the one place that says what it is. Whoever connects ensures it with `ensure` [H30].
+"""The streams LEADS and LEADS_OUT: the one place that says what they are. Whoever connects ensures them here [H30].
 
-What may live here: its configuration, and what of it is read back. What may not: reading messages.
+What may live here: their configurations, and what of them is read back. What may not: reading messages.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from msgspec import Struct
@@ -19,7 +21,11 @@ PARTITIONS = 16
 #: A full stream refuses publishers [H7]; this much disk is reserved for it.
 DEFAULT_MAX_BYTES = 8 * 1024**3
 
+#: What goes out: results and replies.
+OUT_STREAM = "LEADS_OUT"
+
 _SUBJECTS = ["leads.in.*.*", "leads.cmd.*.*"]
+_OUT_SUBJECTS = ["leads.out.*.*.results", "leads.out.*.*.replies"]
 _DUPLICATE_WINDOW_NS = 120_000_000_000
 
 
@@ -34,6 +40,13 @@ class StreamState(Struct, frozen=True):
     first_sequence: int
     last_sequence: int
     messages: int
+
+
+class OutLimits(Struct, frozen=True):
+    """How much LEADS_OUT keeps for readers who are away; the oldest goes first."""
+
+    max_bytes: int = 2 * 1024**3
+    max_age: timedelta = timedelta(days=7)
 
 
 def configuration(max_bytes: int = DEFAULT_MAX_BYTES) -> dict[str, Any]:
@@ -61,6 +74,24 @@ def configuration(max_bytes: int = DEFAULT_MAX_BYTES) -> dict[str, Any]:
     }
 
 
+def out_configuration(limits: OutLimits) -> dict[str, Any]:
+    """The stream of results and replies as JetStream's API takes it."""
+    return {
+        "name": OUT_STREAM,
+        "subjects": list(_OUT_SUBJECTS),
+        "storage": "file",
+        # The events are the truth, and this is only told of them: full, it drops the oldest and refuses nobody.
+        "retention": "limits",
+        "discard": "old",
+        "max_bytes": limits.max_bytes,
+        "max_age": limits.max_age // timedelta(microseconds=1) * 1000,
+        "max_msgs": -1,
+        "max_msgs_per_subject": -1,
+        "duplicate_window": _DUPLICATE_WINDOW_NS,
+        "num_replicas": 1,
+    }
+
+
 #: Must be as in `configuration`; the value is why.
 _MUST_MATCH = {
     "subjects": "other subjects are confirmed and read by nobody",
@@ -73,6 +104,15 @@ _MUST_MATCH = {
     "max_msgs_per_subject": "a lead may have any number of messages",
     "duplicate_window": "publishers rely on it for their retries",
 }
+#: Must be as in `out_configuration`.
+_OUT_MUST_MATCH = {
+    "subjects": "results and replies are looked for there",
+    "storage": "they must survive the server",
+    "retention": "they must stay for whoever is away",
+    "discard": "a full stream must drop the oldest, not hold up what is new",
+    "max_msgs": "the limits are max_bytes and max_age",
+    "max_msgs_per_subject": "a lead may have any number of them",
+}
 #: Must be off; a publisher's header could otherwise remove what others have published, or hide its own.
 _MUST_BE_OFF = (
     "no_ack", "sealed", "deny_purge", "allow_rollup_hdrs", "allow_msg_ttl", "allow_msg_schedules",
@@ -82,15 +122,7 @@ _MUST_BE_OFF = (
 
 def differences(config: dict[str, Any], max_bytes: int | None) -> list[str]:
     """What of a stream's configuration breaks a promise, a clause each. `max_bytes` None takes any limit."""
-    wanted = configuration(max_bytes or DEFAULT_MAX_BYTES)
-    found = [
-        f"{name} is {_shown(config.get(name))} and must be {_shown(wanted[name])} ({why})"
-        for name, why in _MUST_MATCH.items()
-        if _comparable(config.get(name)) != _comparable(wanted[name])
-    ]
-    found += [f"{name} is set and must not be" for name in _MUST_BE_OFF if config.get(name)]
-    if config.get("max_msg_size", -1) != -1:
-        found.append("max_msg_size is set and must not be (the limit is the server's max_payload)")
+    found = _differing(config, configuration(max_bytes or DEFAULT_MAX_BYTES), _MUST_MATCH)
     held = config.get("max_bytes", -1)
     if max_bytes is not None and held != max_bytes:
         found.append(f"max_bytes is {held} and must be {max_bytes} (stream.max_bytes in the settings)")
@@ -99,37 +131,77 @@ def differences(config: dict[str, Any], max_bytes: int | None) -> list[str]:
     return found
 
 
+def out_differences(config: dict[str, Any]) -> list[str]:
+    """The same of LEADS_OUT. Its limits are nobody's promise: they follow the settings."""
+    return _differing(config, out_configuration(OutLimits()), _OUT_MUST_MATCH)
+
+
+def _differing(config: dict[str, Any], wanted: dict[str, Any], must_match: dict[str, str]) -> list[str]:
+    found = [
+        f"{name} is {_shown(config.get(name))} and must be {_shown(wanted[name])} ({why})"
+        for name, why in must_match.items()
+        if _comparable(config.get(name)) != _comparable(wanted[name])
+    ]
+    found += [f"{name} is set and must not be" for name in _MUST_BE_OFF if config.get(name)]
+    if config.get("max_msg_size", -1) != -1:
+        found.append("max_msg_size is set and must not be (the limit is the server's max_payload)")
+    return found
+
+
 async def ensure(client: Client, max_bytes: int | None = None) -> StreamState:
     """The stream, made if it is not there, else checked. Raises `StreamRefusedError` with a sentence.
 
     `max_bytes` None makes it with the default and accepts any limit.
     """
-    try:
-        answer = await _found_or_made(client, max_bytes)
-    except JetStreamSilentError:
-        raise
-    except JetStreamError as error:
-        raise StreamRefusedError(_sentence(error)) from None
-    wrong = differences(answer["config"], max_bytes)
+    answer = await _found_or_made(client, configuration(max_bytes or DEFAULT_MAX_BYTES))
+    _refuse_if(STREAM, differences(answer["config"], max_bytes))
+    return state_of(answer)
+
+
+async def ensure_out(client: Client, limits: OutLimits) -> None:
+    """LEADS_OUT, made if it is not there, else checked; its limits are set to these. Raises as `ensure`."""
+    wanted = out_configuration(limits)
+    answer = await _found_or_made(client, wanted)
+    _refuse_if(OUT_STREAM, out_differences(answer["config"]))
+    new = {
+        name: wanted[name] for name in ("max_bytes", "max_age") if answer["config"].get(name) != wanted[name]
+    }
+    if new:
+        try:
+            await jetstream.call(client, f"STREAM.UPDATE.{OUT_STREAM}", answer["config"] | new)
+        except JetStreamError as error:
+            raise StreamRefusedError(_sentence(OUT_STREAM, error)) from None
+
+
+def _refuse_if(name: str, wrong: list[str]) -> None:
     if wrong:
         raise StreamRefusedError(
-            f"stream {STREAM} is not as Leadline needs it: {'; '.join(wrong)}."
-            f" Mend it with `nats stream edit {STREAM}`, or name another server."
+            f"stream {name} is not as Leadline needs it: {'; '.join(wrong)}."
+            f" Mend it with `nats stream edit {name}`, or name another server."
         )
-    return state_of(answer)
 
 
 async def check(client: Client, max_bytes: int | None = None) -> list[str]:
     """Like `ensure`, but makes nothing: what is wrong, a sentence each (for `doctor`)."""
+    return await _check(client, STREAM, lambda config: differences(config, max_bytes))
+
+
+async def check_out(client: Client) -> list[str]:
+    """The same of LEADS_OUT."""
+    return await _check(client, OUT_STREAM, out_differences)
+
+
+async def _check(client: Client, name: str, compare: Callable[[dict[str, Any]], list[str]]) -> list[str]:
     try:
-        answer = await jetstream.call(client, f"STREAM.INFO.{STREAM}")
+        answer = await jetstream.call(client, f"STREAM.INFO.{name}")
     except JetStreamError as error:
         if error.code == jetstream.STREAM_NOT_FOUND:
-            return [f"stream {STREAM} is not there yet; `up`, `run` or `publish` makes it"]
-        return [_sentence(error)]
+            makers = "`up`, `run` or `publish` makes it" if name == STREAM else "`up` or `run` makes it"
+            return [f"stream {name} is not there yet; {makers}"]
+        return [_sentence(name, error)]
     except JetStreamSilentError as error:
         return [str(error)]
-    return differences(answer["config"], max_bytes)
+    return compare(answer["config"])
 
 
 async def read_state(client: Client) -> StreamState:
@@ -157,28 +229,36 @@ def state_of(answer: dict[str, Any]) -> StreamState:
     )
 
 
-async def _found_or_made(client: Client, max_bytes: int | None) -> dict[str, Any]:
+async def _found_or_made(client: Client, wanted: dict[str, Any]) -> dict[str, Any]:
+    """Raises `StreamRefusedError` where there is none and none can be made."""
+    name = wanted["name"]
     try:
-        return await jetstream.call(client, f"STREAM.INFO.{STREAM}")
+        return await _made_unless_found(client, name, wanted)
+    except JetStreamError as error:
+        raise StreamRefusedError(_sentence(name, error)) from None
+
+
+async def _made_unless_found(client: Client, name: str, wanted: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return await jetstream.call(client, f"STREAM.INFO.{name}")
     except JetStreamError as error:
         if error.code != jetstream.STREAM_NOT_FOUND:
             raise
     try:
-        wanted = configuration(max_bytes or DEFAULT_MAX_BYTES)
-        return await jetstream.call(client, f"STREAM.CREATE.{STREAM}", wanted)
+        return await jetstream.call(client, f"STREAM.CREATE.{name}", wanted)
     except JetStreamError as error:
         if error.code != jetstream.STREAM_NAME_IN_USE:
             raise
         # Somebody made it in between; what they made is checked like any other.
-        return await jetstream.call(client, f"STREAM.INFO.{STREAM}")
+        return await jetstream.call(client, f"STREAM.INFO.{name}")
 
 
-def _sentence(error: JetStreamError) -> str:
+def _sentence(name: str, error: JetStreamError) -> str:
     if error.code == jetstream.NOT_ENABLED_FOR_ACCOUNT:
         return (
             "the NATS server has no JetStream for this account; start it with `jetstream {}` (see nats.conf)"
         )
-    return f"stream {STREAM} cannot be had: {error.description}"
+    return f"stream {name} cannot be had: {error.description}"
 
 
 def _comparable(value: Any) -> Any:

@@ -88,8 +88,8 @@ def _cpu(server_pid: int) -> dict[str, float]:
         if thread.native_id is not None:
             stat = Path(f"/proc/self/task/{thread.native_id}/stat")
             by_stage[stage] = by_stage.get(stage, 0.0) + _seconds(stat)
-    for pid in _children():
-        by_stage["projector"] = by_stage.get("projector", 0.0) + _seconds(Path(f"/proc/{pid}/stat"))
+    for stage, pid in _children():
+        by_stage[stage] = by_stage.get(stage, 0.0) + _seconds(Path(f"/proc/{pid}/stat"))
     by_stage["nats-server"] = _seconds(Path(f"/proc/{server_pid}/stat"))
     by_stage.pop("the bench itself", None)
     return by_stage
@@ -102,6 +102,7 @@ def _stage(name: str) -> str:
         ("Journal", "journal"),
         ("Worker", "targets' workers"),
         ("projector", "projector"),
+        ("outbox", "outbox"),
         ("scheduler", "scheduler"),
     ):
         if name.startswith(prefix):
@@ -109,8 +110,10 @@ def _stage(name: str) -> str:
     return "the bench itself"
 
 
-def _children() -> list[int]:
-    return [p.pid for p in multiprocessing.active_children() if p.pid is not None]
+def _children() -> list[tuple[str, int]]:
+    """Followers in processes of their own: their stage, and their id."""
+    children = multiprocessing.active_children()
+    return [(p.name.removeprefix("leadline-"), p.pid) for p in children if p.pid is not None]
 
 
 def _seconds(stat: Path) -> float:

@@ -154,21 +154,27 @@ def read_json(url: str) -> dict[str, Any] | None:
 
 def look_at_stream(settings: Settings) -> Iterator[Finding]:
     try:
-        wrong = asyncio.run(_wrong_with_stream(settings))
+        wrong, wrong_out = asyncio.run(_wrong_with_streams(settings))
     except LeadlineError:
         return  # no server: said already
+    yield from _streams(stream.STREAM, f"is as Leadline needs it, {PARTITIONS} partitions", wrong)
+    if settings.outbox.on:
+        yield from _streams(stream.OUT_STREAM, "is as results and replies need it", wrong_out)
+
+
+def _streams(name: str, good: str, wrong: list[str]) -> Iterator[Finding]:
     if not wrong:
-        yield Finding("stream", "good", f"{stream.STREAM} is as Leadline needs it, {PARTITIONS} partitions")
+        yield Finding("stream", "good", f"{name} {good}")
     for complaint in wrong:
         missing = "not there yet" in complaint
-        mend = "" if missing else f"`nats stream edit {stream.STREAM}`, or a server of its own"
+        mend = "" if missing else f"`nats stream edit {name}`, or a server of its own"
         yield Finding("stream", "warning" if missing else "bad", complaint, mend)
 
 
-async def _wrong_with_stream(settings: Settings) -> list[str]:
+async def _wrong_with_streams(settings: Settings) -> tuple[list[str], list[str]]:
     client = await connection.connect(settings.nats.url, name="leadline doctor", reconnect=False)
     try:
-        return await stream.check(client, settings.stream.max_bytes)
+        return await stream.check(client, settings.stream.max_bytes), await stream.check_out(client)
     finally:
         await client.close()
 

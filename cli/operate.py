@@ -22,7 +22,7 @@ from actors.ownership import DataFolderLock, Owner
 from cli import logs, options
 from cli.output import note, say
 from cli.shell import FAILED, settings_of
-from cli.status import look
+from cli.status import has_stopped, look
 from domain.errors import LeadlineError
 from projections.host import SetUp
 from runner import System
@@ -87,13 +87,14 @@ def serve(
 
 
 def is_idle(settings: Settings) -> bool:
-    """Whether nothing is left to do, asked from outside. Raises `LeadlineError` where the views have stopped."""
+    """Whether nothing is left to do, asked from outside. Raises `LeadlineError` where something has stopped."""
     try:
         seen = look(settings)
     except LeadlineError:
         return False  # the views are only being made
-    if seen.views.stopped_error:
-        raise LeadlineError(f"it will not become idle, the views have stopped: {seen.views.stopped_error}")
+    stopped = has_stopped(seen)
+    if stopped is not None:
+        raise LeadlineError(f"it will not become idle, {stopped}")
     return not seen.open
 
 

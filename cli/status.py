@@ -1,7 +1,8 @@
 """`status`: how far everything is, asked from outside; `--wait-idle` asks until nothing is left to do.
 
 Nothing is believed that a runner says of itself: the log's sequences come from NATS, the positions and
-the last event from the store, the rest from the views; in this order, so that idle once seen was idle.
+the last event from the store, the rest from the views; in this order, so that idle once seen was idle. The outbox's
+position comes before all of them: what it has passed, it has put into the log that is looked at then.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from msgspec import Struct
 from rich.text import Text
 
 import runner
+import wiring
 from actors import log_status
 from actors.log_status import LogStatus
 from actors.ownership import Owner, owner_of
@@ -24,12 +26,23 @@ from cli.output import console, note, printable, say, show_json
 from cli.queries import views_of
 from cli.shell import FAILED, settings_of
 from domain.errors import LeadlineError
+from outbox.position import OutboxPosition, read_position
 from projections.queries import Row
 from projections.store import ViewsPosition
 from projections.unfinished import ITS_TURN, WAITS_FOR_PERSON, waits_for_person
 from settings import Settings
 
 ASK_AGAIN_SECONDS = 0.2
+
+
+class OutboxStatus(Struct, frozen=True):
+    """How far results and replies are out."""
+
+    position: int
+    #: Events that are recorded and not looked at.
+    lag: int
+    #: What stops them, in one line.
+    stopped: str | None
 
 
 class Status(Struct, frozen=True):
@@ -41,6 +54,8 @@ class Status(Struct, frozen=True):
     unfinished: list[Row]
     #: Dead letters that nobody has settled.
     dead_letters: int
+    #: None where nothing goes out.
+    outbox: OutboxStatus | None = None
     #: What the runner on this folder says of itself; None where there is none.
     owner: Owner | None = None
 
@@ -61,11 +76,14 @@ class Status(Struct, frozen=True):
         behind = [part for part in self.log.partitions if part.behind]
         at_work = len(self.unfinished) - len(self.waiting_for_person)
         lag = self.last_position - self.views.position
+        out = self.outbox
         said = {
             f"{len(behind)} partitions are not read to their end": behind,
             "the stream ends below a position, and no runner has noticed yet": self.log.rewound,
             f"the views are {lag} events behind": lag > 0,
             f"the views have stopped: {self.views.stopped_error}": self.views.stopped_error,
+            f"results and replies are {out.lag if out else 0} events behind": out and out.lag > 0,
+            f"results and replies have stopped: {out.stopped if out else ''}": out and out.stopped,
             f"{at_work} messages are at work": at_work,
         }
         return [clause for clause, holds in said.items() if holds]
@@ -99,16 +117,28 @@ def _lead(row: Row) -> tuple[str, str]:
 def look(settings: Settings) -> Status:
     """One look. Raises `LeadlineError` or OSError where something cannot be asked."""
     views = views_of(settings)
+    out = read_position(wiring.outbox_path(settings)) if settings.outbox.on else None
     with closing(runner.open_event_log(settings)) as log:
         read = asyncio.run(log_status.read_status_at(settings.nats.url, log.read_position, log.stream))
         last_position = log.last_position()
     standing = views.position()
     failed = len(views.dead_letters(status="failed"))
-    return Status(read, last_position, standing, views.unfinished(), failed, owner_of(settings.data))
+    sent = _outbox_status(settings, out, last_position)
+    return Status(read, last_position, standing, views.unfinished(), failed, sent, owner_of(settings.data))
+
+
+def _outbox_status(
+    settings: Settings, standing: OutboxPosition | None, last_position: int
+) -> OutboxStatus | None:
+    """Without a position, a runner has not begun yet: all is still to do."""
+    if not settings.outbox.on:
+        return None
+    position = standing.position if standing else 0
+    return OutboxStatus(position, max(0, last_position - position), standing.stopped if standing else None)
 
 
 def wait_until_idle(settings: Settings, timeout: float) -> Status:
-    """Look until nothing is open, or the time is up, or the views have stopped for good.
+    """Look until nothing is open, or the time is up, or the views or the outbox have stopped at an event.
 
     What cannot be asked is asked again: a runner may only be starting. Raises the last error at the end.
     """
@@ -116,12 +146,21 @@ def wait_until_idle(settings: Settings, timeout: float) -> Status:
     while True:
         try:
             seen = look(settings)
-            if not seen.open or seen.views.stopped_error or time.monotonic() > until:
+            if not seen.open or has_stopped(seen) or time.monotonic() > until:
                 return seen
         except (LeadlineError, OSError):
             if time.monotonic() > until:
                 raise
         time.sleep(ASK_AGAIN_SECONDS)
+
+
+def has_stopped(seen: Status) -> str | None:
+    """What will not go on by itself, in words."""
+    if seen.views.stopped_error:
+        return f"the views have stopped: {seen.views.stopped_error}"
+    if seen.outbox is not None and seen.outbox.stopped:
+        return f"results and replies have stopped: {seen.outbox.stopped}"
+    return None
 
 
 def document(seen: Status) -> dict[str, Any]:
@@ -132,6 +171,7 @@ def document(seen: Status) -> dict[str, Any]:
         "log": seen.log,
         "events": seen.last_position,
         "views": seen.views,
+        "outbox": seen.outbox,
         "unfinished": seen.unfinished,
         "waiting_for_person": seen.waiting_for_person,
         "dead_letters": seen.dead_letters,
@@ -161,6 +201,7 @@ def show(seen: Status) -> None:
     say(f"  views       {'at the last event' if not lag else f'{lag:,} events behind'}")
     if seen.views.stopped_error:
         say(f"  views have stopped: {seen.views.stopped_error}", "bold red")
+    show_outbox(seen.outbox)
     for lost in seen.log.lost:
         say(
             f"  lost        partition {lost.partition}: {lost.from_sequence} to {lost.to_sequence}",
@@ -171,3 +212,11 @@ def show(seen: Status) -> None:
         console().print(Text(printable(line), style="yellow"), soft_wrap=True)
     if seen.dead_letters:
         say(f"  {seen.dead_letters} dead letters wait for a person: leadline dlq --status failed", "yellow")
+
+
+def show_outbox(seen: OutboxStatus | None) -> None:
+    if seen is None:
+        return
+    say(f"  outbox      {'all is out' if not seen.lag else f'{seen.lag:,} events behind'}")
+    if seen.stopped:
+        say(f"  results and replies have stopped: {seen.stopped}", "bold red")

@@ -163,6 +163,10 @@ TELLERS: dict[type[Event], Teller] = {
     ev.TaskCompleted: _by("task {e.task_id} completed"),
     ev.TaskCancelled: _by("task {e.task_id} cancelled"),
     ev.TaskReassigned: _by("task {e.task_id} given to {e.assigned_to_type} {e.assigned_to_id}"),
+    ev.ReplyExpired: lambda e: (
+        f"too late to answer {e.message_id} in the chat (open until {e.window_ended_at:%Y-%m-%d %H:%M}):"
+        f" task for {e.task.assigned_to_type} {e.task.assigned_to_id}"
+    ),
     ev.LeadFlagged: lambda e: f"flagged for review because of {e.message_id}",
     ev.LeadUnflagged: lambda e: f"the flag because of {e.message_id} is taken back",
     ev.LeadStopped: lambda e: f"this lead is stopped after {e.failures} failures: {e.error}",
@@ -198,6 +202,7 @@ STYLES: dict[type[Event], str] = {
     ev.MessageRejected: "bold red",
     ev.LeadStopped: "bold red",
     ev.CommandRefused: "yellow",
+    ev.ReplyExpired: "yellow",
     ev.BreakerOpened: "bold red",
     ev.BreakerHalfOpened: "yellow",
     ev.BreakerClosed: "green",

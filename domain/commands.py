@@ -6,7 +6,7 @@ Imperative, frozen. A person's command carries who gives it and why, and is idem
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -77,6 +77,17 @@ class ReassignTask(PersonsCommand, frozen=True, tag="reassign_task", kw_only=Tru
     assigned_to_id: str
 
 
+class ExpireReply(PersonsCommand, frozen=True, tag="expire_reply", kw_only=True):
+    """Leadline's own: a message's response came after WhatsApp's window, so that sales get a task instead."""
+
+    message_id: str
+    window_ended_at: Annotated[datetime, msgspec.Meta(tz=True)]
+    response: str
+    intent: str = ""
+    #: What the lead wrote.
+    text: str = ""
+
+
 AnyPersonsCommand = (
     RetryDeadLetter
     | AmendDeadLetter
@@ -87,6 +98,7 @@ AnyPersonsCommand = (
     | CompleteTask
     | CancelTask
     | ReassignTask
+    | ExpireReply
 )
 
 
@@ -135,6 +147,8 @@ def decode_command(body: bytes) -> AnyPersonsCommand:
             check_reply_to(command.reply_to)
         if isinstance(command, ReassignTask):
             check_id("assigned_to_id", command.assigned_to_id, 128)
+        if isinstance(command, ExpireReply):
+            check_id("message_id", command.message_id, 256)
     except Rejected as rejected:
         raise Rejected(f"command: {rejected.reason}") from None
     except Exception as error:  # any exception around decoding is a reject [H17]

@@ -438,6 +438,17 @@ class TaskReassigned(Event, frozen=True):
     why: str
 
 
+class ReplyExpired(Event, frozen=True):
+    """The response could not be sent in WhatsApp's window: its task takes its place."""
+
+    message_id: str
+    task: Task
+    window_ended_at: datetime
+    command_id: str
+    by: str
+    why: str
+
+
 class LeadFlagged(Event, frozen=True):
     message_id: str
     key: str
@@ -561,4 +572,5 @@ STORED_NAMES: dict[type[Event], str] = {
     StepExecuted: "step_executed.v1",
     StepCompensated: "step_compensated.v1",
     EventSkipped: "event_skipped.v1",
+    ReplyExpired: "reply_expired.v1",
 }

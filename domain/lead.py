@@ -16,10 +16,11 @@ import msgspec
 from msgspec import Struct, field
 
 from domain import events as ev
-from domain import operate, saga, work
+from domain import operate, replies, saga, work
 from domain.commands import (
     Command,
     EndWait,
+    ExpireReply,
     InterruptAction,
     PersonsCommand,
     ReceiveMessage,
@@ -87,6 +88,9 @@ def decide(
     if isinstance(command, PersonsCommand):
         if command.command_id in state.commands or _is_recorded(state, place):
             return ()
+        if isinstance(command, ExpireReply):
+            known = (command.message_id,) if state.forgot else state.seen
+            return replies.expire(state.base_key, command, playbook, known=known, now=now)
         events = operate.decide(state.queue, state.letters, state.tasks, command, playbook, now=now)
         return events if state.holder is None else [_behind(state.holder, event) for event in events]
     current = _awaiting(state, command)
@@ -303,6 +307,10 @@ def _executed(state: LeadState, event: ev.ActionExecuted, _: Recorded) -> None:
     state.tasks[event.task.task_id] = "pending"
 
 
+def _reply_expired(state: LeadState, event: ev.ReplyExpired, _: Recorded) -> None:
+    state.tasks[event.task.task_id] = "pending"
+
+
 def _compensated(state: LeadState, event: ev.ActionCompensated, _: Recorded) -> None:
     state.tasks.pop(event.task_id, None)
 
@@ -380,6 +388,7 @@ _APPLY: dict[type[Event], Callable[[LeadState, Any, Recorded], None]] = {
     ev.DuplicateDetected: _duplicate,
     ev.ActionExecuted: _executed,
     ev.ActionCompensated: _compensated,
+    ev.ReplyExpired: _reply_expired,
     ev.TaskStarted: _task_started,
     ev.TaskCompleted: _task_ended,
     ev.TaskCancelled: _task_ended,

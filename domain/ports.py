@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
 from msgspec import Struct
 
-from domain.events import Idempotency, MessageReceived, Recorded, Task
+from domain.events import Event, Idempotency, MessageReceived, Recorded, Task
 from domain.outcomes import Outcome
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -75,10 +75,16 @@ class EventLog(Protocol):
         """Position of the last event, 0 if there is none."""
         ...
 
-    def read(self, after: int, limit: int) -> Sequence[Recorded]:
+    def read(
+        self, after: int, limit: int, kinds: Collection[type[Event]] | None = None
+    ) -> Sequence[Recorded]:
         """Events after a position, in order, but for those that a person has skipped. Raises `UnknownEventError`
         naming the one that cannot be read, after the readable ones before it have been returned by an earlier
-        call."""
+        call.
+
+        With `kinds`, of the next `limit` events only those of these kinds, and the last one whatever it is:
+        its position says how far the reader is. The others are not even decoded.
+        """
         ...
 
     def event_id_at(self, position: int) -> str | None:
@@ -87,6 +93,10 @@ class EventLog(Protocol):
 
     def stream(self, stream: str) -> Iterable[Recorded]:
         """One stream's events from its beginning."""
+        ...
+
+    def backwards(self, stream: str, before: int | None = None) -> Iterable[Recorded]:
+        """One stream's events, the latest first, from below a version. Read in parts, as far as they are taken."""
         ...
 
     def close(self) -> None: ...

@@ -1,6 +1,6 @@
-"""Where the projector runs: on a thread of this process, or as a process of its own. The same code in both.
+"""Where a follower of the events runs: on a thread of this process, or as a process of its own. The same code in both.
 
-As a process it leaves the interpreter to the actors, which is worth a third of the throughput.
+As a process it leaves the interpreter to the actors, which for the projector is worth a third of the throughput.
 """
 
 from __future__ import annotations
@@ -20,14 +20,18 @@ import structlog
 
 from domain.ports import EventLog
 from projections.elsewhere import end_with_parent, rebuild_elsewhere
-from projections.projector import ProjectorSettings, run_projector
+from projections.projector import ProjectorSettings, Rebuilder, run_projector
+from projections.rebuild import Stopping
 
 log = structlog.get_logger(__name__)
 
 #: Opens a reader of the store; picklable, since the process form opens its own.
 OpenLog = Callable[[], EventLog]
 
-#: Done first in the projector's process, which begins without what its parent has configured; picklable.
+#: The follower itself: runs until the event is set, then once more over what is there.
+Body = Callable[[Stopping], None]
+
+#: Done first in a follower's process, which begins without what its parent has configured; picklable.
 SetUp = Callable[[], None]
 
 _STOP_SECONDS = 10.0
@@ -38,30 +42,21 @@ def as_it_is() -> None:
 
 
 class Host(Protocol):
-    """A projector at work."""
+    """A follower at work."""
 
     def alive(self) -> bool: ...
 
     def stop(self) -> None:
-        """Project what is there, then end. Any state is safe to stop in."""
+        """Follow to what is there, then end. Any state is safe to stop in."""
         ...
 
 
 class ThreadHost:
-    """The projector on a thread. `on_death` gets what leaves it."""
+    """A follower on a thread. `on_death` gets what leaves it."""
 
-    def __init__(
-        self,
-        open_log: OpenLog,
-        views: Path,
-        settings: ProjectorSettings,
-        on_death: Callable[[BaseException], None],
-    ) -> None:
-        forget_stop(views)
+    def __init__(self, name: str, body: Body, on_death: Callable[[BaseException], None]) -> None:
         self._stop = threading.Event()
-        self._thread = threading.Thread(
-            target=self._run, args=(open_log, views, settings, on_death), name="projector", daemon=True
-        )
+        self._thread = threading.Thread(target=self._run, args=(body, on_death), name=name, daemon=True)
         self._thread.start()
 
     def alive(self) -> bool:
@@ -71,37 +66,22 @@ class ThreadHost:
         self._stop.set()
         self._thread.join(_STOP_SECONDS)
 
-    def _run(
-        self,
-        open_log: OpenLog,
-        views: Path,
-        settings: ProjectorSettings,
-        on_death: Callable[[BaseException], None],
-    ) -> None:
+    def _run(self, body: Body, on_death: Callable[[BaseException], None]) -> None:
         try:
-            elsewhere = partial(rebuild_elsewhere, open_log, views)
-            run_projector(
-                open_log, views, self._stop, settings=settings, say=log.warning, rebuilder=elsewhere
-            )
+            body(self._stop)
         except BaseException as error:  # crash-only: the process says why and ends
             on_death(error)
 
 
 class ProcessHost:
-    """The projector as a process, which ends with its parent, however that ends."""
+    """A follower as a process, which ends with its parent, however that ends. `body` is picklable."""
 
-    def __init__(
-        self, open_log: OpenLog, views: Path, settings: ProjectorSettings, set_up: SetUp = as_it_is
-    ) -> None:
-        forget_stop(views)
+    def __init__(self, name: str, body: Body, set_up: SetUp = as_it_is) -> None:
         context = multiprocessing.get_context("spawn")  # threads are running: a fork would copy their locks
         # A pipe and no event of the library's: its semaphores outlive a killed parent, which is then said aloud.
         told, self._stop = context.Pipe(duplex=False)
         self._process = context.Process(
-            target=_project_as_process,
-            args=(open_log, views, settings, told, set_up),
-            name="leadline-projector",
-            daemon=True,
+            target=_run_as_process, args=(body, told, set_up), name=f"leadline-{name}", daemon=True
         )
         self._process.start()
         told.close()  # the child has its own
@@ -117,6 +97,23 @@ class ProcessHost:
             self._process.join()
 
 
+def project_in_thread(
+    open_log: OpenLog, views: Path, settings: ProjectorSettings, on_death: Callable[[BaseException], None]
+) -> Host:
+    """The projector on a thread of this process; only its rebuilds are made elsewhere."""
+    forget_stop(views)
+    rebuilder = partial(rebuild_elsewhere, open_log, views)
+    return ThreadHost("projector", partial(_project, open_log, views, settings, rebuilder), on_death)
+
+
+def project_in_process(
+    open_log: OpenLog, views: Path, settings: ProjectorSettings, set_up: SetUp = as_it_is
+) -> Host:
+    """The projector as a process of its own."""
+    forget_stop(views)
+    return ProcessHost("projector", partial(_project, open_log, views, settings, None), set_up)
+
+
 def forget_stop(views: Path) -> None:
     """What stopped an earlier projector may be mended: who asks before the new one has looked is not told of it."""
     sql = "UPDATE views_meta SET stopped_error = NULL WHERE stopped_error IS NOT NULL"
@@ -128,20 +125,24 @@ def _open_existing(views: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{views.absolute().as_uri()}?mode=rw", uri=True)
 
 
-def _project_as_process(
-    open_log: OpenLog, views: Path, settings: ProjectorSettings, told: Connection, set_up: SetUp
+def _project(
+    open_log: OpenLog, views: Path, settings: ProjectorSettings, rebuilder: Rebuilder | None, stop: Stopping
 ) -> None:
+    run_projector(open_log, views, stop, settings=settings, say=log.warning, rebuilder=rebuilder)
+
+
+def _run_as_process(body: Body, told: Connection, set_up: SetUp) -> None:
     set_up()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which drains first
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, daemon=True).start()
     stop = threading.Event()
     threading.Thread(target=_await_stop, args=(told, stop), daemon=True).start()
-    run_projector(open_log, views, stop, settings=settings, say=log.warning)
+    body(stop)
 
 
 def _await_stop(told: Connection, stop: threading.Event) -> None:
-    """The parent closes its end of the pipe to end the projector in peace."""
+    """The parent closes its end of the pipe to end the follower in peace."""
     with suppress(EOFError, OSError):
         told.recv()
     stop.set()

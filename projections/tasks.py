@@ -45,6 +45,7 @@ class Tasks:
         self.tables = (self._rows,)
         self.needs: Handlers = {
             ev.ActionExecuted: self._will_make,
+            ev.ReplyExpired: self._will_make,
             ev.ActionCompensated: self._will_need,
             ev.TaskStarted: self._will_need,
             ev.TaskCompleted: self._will_need,
@@ -52,7 +53,8 @@ class Tasks:
             ev.TaskReassigned: self._will_need,
         }
         self.folds: Handlers = {
-            ev.ActionExecuted: self._executed,
+            ev.ActionExecuted: self._made,
+            ev.ReplyExpired: self._made,
             ev.ActionCompensated: self._cancelled,
             ev.TaskStarted: self._started,
             ev.TaskCompleted: self._completed,
@@ -60,7 +62,7 @@ class Tasks:
             ev.TaskReassigned: self._reassigned,
         }
 
-    def _will_make(self, _: Recorded, event: ev.ActionExecuted, owner: Owner) -> None:
+    def _will_make(self, _: Recorded, event: ev.ActionExecuted | ev.ReplyExpired, owner: Owner) -> None:
         self._rows.will_make(event.task.task_id)
         self._leads.rows.will_need(owner)
 
@@ -68,7 +70,7 @@ class Tasks:
         self._rows.will_need(event.task_id)
         self._leads.rows.will_need(owner)
 
-    def _executed(self, recorded: Recorded, event: ev.ActionExecuted, owner: Owner) -> None:
+    def _made(self, recorded: Recorded, event: ev.ActionExecuted | ev.ReplyExpired, owner: Owner) -> None:
         task = event.task
         at = instant(recorded.at)
         self._rows.put(

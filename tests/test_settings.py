@@ -13,6 +13,7 @@ import pytest
 from msgspec import Struct
 
 import settings
+import settings_document
 import target_settings
 from domain.errors import SettingsError
 from domain.tenants import Thresholds
@@ -47,7 +48,7 @@ def test_every_commented_line_of_the_sample_file_is_a_setting_with_its_default()
     document = tomllib.loads(uncommented)
     for changed in ("tenants", "targets", "businesses", "modules"):
         del document[changed]
-    assert msgspec.convert(document, Settings, dec_hook=settings._decode) == Settings()
+    assert msgspec.convert(document, Settings, dec_hook=settings_document._decode) == Settings()
     assert set(document) == {f.encode_name for f in msgspec.structs.fields(Settings)} - {
         "tenants",
         "targets",
@@ -286,7 +287,7 @@ def test_a_business_parks_after_a_dead_letter_where_it_or_all_do(tmp_path: Path)
 def test_each_setting_is_read_somewhere() -> None:
     modules = ("settings", "target_settings", "target_wiring", "wiring", "runner")
     sources = [ROOT / f"{name}.py" for name in modules]
-    for package in ("actors", "cli", "domain", "projections"):
+    for package in ("actors", "cli", "domain", "outbox", "projections"):
         sources += (ROOT / package).rglob("*.py")
     read = {name for file in sources if file.exists() for name in attributes_read(file)}
     unread = {f"{part.__name__}.{name}" for part, name in all_fields() if name not in read}

@@ -5,6 +5,7 @@ import contextlib
 import json
 import subprocess
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ def _no_stream(server: TestServer) -> None:
     async def delete(client: Client) -> None:
         with contextlib.suppress(JetStreamError):
             await jetstream.call(client, "STREAM.DELETE.LEADS")
+        with contextlib.suppress(JetStreamError):
+            await jetstream.call(client, "STREAM.DELETE.LEADS_OUT")
 
     with_client(server.url, delete)
 
@@ -211,3 +214,49 @@ def _first_url(folder: Path) -> str:
 )
 def test_times_keep_every_digit(instant: str, nanoseconds: int) -> None:
     assert jetstream.nanoseconds(instant) == nanoseconds
+
+
+# what goes out
+
+
+def ensured_out(server: TestServer, limits: stream.OutLimits) -> dict[str, Any]:
+    """The stream's configuration, once it is ensured."""
+
+    async def ensure(client: Client) -> dict[str, Any]:
+        await stream.ensure_out(client, limits)
+        found: dict[str, Any] = (await jetstream.call(client, "STREAM.INFO.LEADS_OUT"))["config"]
+        return found
+
+    return with_client(server.url, ensure)
+
+
+def test_what_goes_out_has_a_stream_that_drops_the_oldest_and_follows_its_settings(
+    server: TestServer,
+) -> None:
+    made = ensured_out(server, stream.OutLimits(2_000_000, timedelta(hours=30)))
+    assert made["subjects"] == ["leads.out.*.*.results", "leads.out.*.*.replies"]
+    assert (made["discard"], made["max_bytes"], made["max_age"]) == ("old", 2_000_000, 108_000 * 10**9)
+    changed = ensured_out(server, stream.OutLimits(1_000_000, timedelta(hours=48)))
+    assert (changed["max_bytes"], changed["max_age"]) == (1_000_000, 172_800 * 10**9)
+    assert with_client(server.url, stream.check_out) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"subjects": ["leads.out.>"]}, "subjects is"),
+        ({"discard": "new"}, "discard is new and must be old (a full stream must drop the oldest"),
+        ({"storage": "memory", "max_bytes": 1_000_000}, "storage is memory and must be file"),
+        ({"max_msgs_per_subject": 1}, "a lead may have any number of them"),
+    ],
+)
+def test_one_that_breaks_a_promise_is_refused_with_its_reason(
+    server: TestServer, fields: dict[str, Any], says: str
+) -> None:
+    config = {**stream.out_configuration(stream.OutLimits()), **fields}
+    with_client(server.url, lambda client: jetstream.call(client, "STREAM.CREATE.LEADS_OUT", config))
+    with pytest.raises(StreamRefusedError) as refused:
+        ensured_out(server, stream.OutLimits())
+    assert "stream LEADS_OUT is not as Leadline needs it" in str(refused.value)
+    assert says in str(refused.value)
+    assert any(says in line for line in with_client(server.url, stream.check_out))

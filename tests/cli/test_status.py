@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
+import pytest
+
 from actors.log_status import LogStatus
-from cli.status import Status
+from cli.status import OutboxStatus, Status, has_stopped
 from projections.queries import Row
 from projections.store import ViewsPosition
 
@@ -32,3 +35,17 @@ def test_another_leads_messages_are_at_work_all_the_same() -> None:
     status = seen(row("m1", "target configuration"), row("m2", "its turn", "l2"), row("m3", "retry", "l3"))
     assert [waits["message_id"] for waits in status.waiting_for_person] == ["m1"]
     assert status.open == ["2 messages are at work"]
+
+
+@pytest.mark.parametrize(
+    ("outbox", "clause"),
+    [
+        (OutboxStatus(7, 2, None), "results and replies are 2 events behind"),
+        (OutboxStatus(9, 0, "event 10"), "results and replies have stopped: event 10"),
+        (OutboxStatus(9, 0, None), None),
+    ],
+)
+def test_results_that_are_not_out_are_work_too(outbox: OutboxStatus, clause: str | None) -> None:
+    status = msgspec.structs.replace(seen(), outbox=outbox)
+    assert status.open == ([clause] if clause else [])
+    assert (has_stopped(status) is None) == (outbox.stopped is None)

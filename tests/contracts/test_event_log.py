@@ -11,11 +11,11 @@ from typing import Protocol
 import pytest
 from eventsourcing.persistence import StoredEvent
 
-from actors.event_store import EventStore
+from actors.event_store import PART, EventStore
 from actors.journal import open_recorder
 from domain import codec
 from domain.errors import UnknownEventError
-from domain.events import LeadFlagged, Recorded
+from domain.events import LeadFlagged, LeadUnflagged, Recorded
 from domain.ports import EventLog
 from tests.support.actors_outside import T0
 from tests.support.projections_log import MemoryLog
@@ -102,6 +102,28 @@ def test_an_event_that_cannot_be_read_comes_after_all_before_it_and_is_named(ope
     assert [r.position for r in log.read(4, 100)] == [5, 6, 7, 8, 9, 10]
 
 
+def test_of_some_kinds_only_those_are_read_and_the_last_one_to_say_how_far_it_is(opened: Opened) -> None:
+    flags = [LeadFlagged(f"m{n}", "k") for n in range(1, 11)]
+    other = {3: LeadUnflagged("m3", "k"), 7: LeadUnflagged("m7", "k")}
+    opened.append([Recorded("lead:b:1", n, other.get(n, flags[n - 1]), f"id-{n}", T0) for n in range(1, 11)])
+    log = opened.log
+    kinds = {LeadUnflagged}
+    assert [r.position for r in log.read(0, 100, kinds)] == [3, 7, 10]
+    assert [r.position for r in log.read(0, 5, kinds)] == [3, 5]
+    assert [r.position for r in log.read(5, 2, kinds)] == [7]
+    assert [r.position for r in log.read(7, 2, kinds)] == [9]
+    assert list(log.read(10, 5, kinds)) == []
+
+
+def test_what_cannot_be_read_stops_only_those_who_read_its_kind(opened: Opened) -> None:
+    log = ten(opened)
+    opened.corrupt(4)
+    assert [r.position for r in log.read(0, 100, {LeadUnflagged})] == [10]
+    assert [r.position for r in log.read(0, 100, {LeadFlagged})] == [1, 2, 3]
+    with pytest.raises(UnknownEventError, match="event 4"):
+        log.read(3, 100, {LeadFlagged})
+
+
 def test_the_id_of_the_event_at_a_position_is_known(opened: Opened) -> None:
     log = ten(opened)
     assert log.event_id_at(7) == "id-7"
@@ -113,6 +135,23 @@ def test_a_stream_is_read_from_its_beginning_and_alone(opened: Opened) -> None:
     opened.append([event(1), event(2, "lead:b:2", 1), event(3, version=2)])
     assert [(r.version, r.event_id) for r in opened.log.stream("lead:b:1")] == [(1, "id-1"), (2, "id-3")]
     assert list(opened.log.stream("lead:b:nobody")) == []
+
+
+def test_a_stream_is_read_backwards_as_far_as_it_is_taken(opened: Opened) -> None:
+    count = 2 * PART + 5
+    opened.append([event(n) for n in range(1, count + 1)])
+    opened.append([event(count + 1, "lead:b:2", 1)])
+    log = opened.log
+    assert [r.version for r in log.backwards("lead:b:1")] == list(range(count, 0, -1))
+    assert [r.version for r in log.backwards("lead:b:1", PART + 2)] == list(range(PART + 1, 0, -1))
+    assert [r.position for r in log.backwards("lead:b:2")] == [count + 1]
+    assert list(log.backwards("lead:b:1", 1)) == []
+    assert list(log.backwards("lead:b:nobody")) == []
+    opened.corrupt(count - 2)
+    last = iter(log.backwards("lead:b:1"))
+    assert [next(last).version, next(last).version] == [count, count - 1]
+    with pytest.raises(UnknownEventError, match=f"event {count - 2} "):
+        next(last)
 
 
 def test_a_store_has_one_id_for_ever(opened: Opened) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from domain import commands as co
 from domain.errors import Rejected
 
+AT = datetime(2026, 11, 2, 8, tzinfo=UTC)
 TOLD = {"command_id": "c1", "by": "ann"}
 
 
@@ -39,6 +41,9 @@ def refused(body: bytes) -> str:
         co.CancelTask(command_id="c1", by="ann", task_id="t1"),
         co.ReassignTask(
             command_id="c1", by="ann", task_id="t1", assigned_to_type="user", assigned_to_id="bob"
+        ),
+        co.ExpireReply(
+            command_id="c1", by="leadline", message_id="m1", window_ended_at=AT, response="yes", text="?"
         ),
     ],
     ids=co.command_name,

@@ -10,7 +10,7 @@ import pytest
 
 from cli import logs
 from domain.ports import EventLog
-from projections.host import ProcessHost
+from projections.host import project_in_process
 from projections.projector import ProjectorSettings
 from projections.queries import Views
 from tests.support.eventually import eventually
@@ -28,7 +28,7 @@ def test_a_projector_in_a_process_of_its_own_logs_to_stderr_in_its_parents_form(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     views = tmp_path / "views.db"
-    host = ProcessHost(open_story, views, ProjectorSettings(), partial(logs.configure, verbose=True))
+    host = project_in_process(open_story, views, ProjectorSettings(), partial(logs.configure, verbose=True))
     try:
         eventually(lambda: views.exists() and Views(views).position().position == 5)
     finally:

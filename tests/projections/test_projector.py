@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from domain import events as ev
-from domain.events import Recorded
+from domain.events import Event, Recorded
 from projections import projector as projector_module
 from projections.metrics import LONGEST_US, MAX_VALUE
 from projections.projector import Progress, Projector, ProjectorSettings, run_projector
@@ -389,10 +389,12 @@ def test_it_runs_on_a_thread_until_it_is_told_to_stop_and_closes_its_log(
     looked_again = threading.Event()
 
     class Read(MemoryLog):
-        def read(self, after: int, limit: int) -> Sequence[Recorded]:
+        def read(
+            self, after: int, limit: int, kinds: Collection[type[Event]] | None = None
+        ) -> Sequence[Recorded]:
             if after == 20:
                 looked_again.set()
-            return super().read(after, limit)
+            return super().read(after, limit, kinds)
 
     read = Read()
     read.rows = log.rows

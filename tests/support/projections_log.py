@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 
 from domain.codec import decode, encode
 from domain.errors import UnknownEventError
-from domain.events import Recorded
+from domain.events import STORED_NAMES, Event, Recorded
 
 
 class MemoryLog:
@@ -33,9 +33,15 @@ class MemoryLog:
     def last_position(self) -> int:
         return len(self.rows)
 
-    def read(self, after: int, limit: int) -> Sequence[Recorded]:
+    def read(
+        self, after: int, limit: int, kinds: Collection[type[Event]] | None = None
+    ) -> Sequence[Recorded]:
         found: list[Recorded] = []
-        for position in range(after + 1, min(after + limit, len(self.rows)) + 1):
+        last = min(after + limit, len(self.rows))
+        topics = None if kinds is None else {STORED_NAMES[kind] for kind in kinds}
+        for position in range(after + 1, last + 1):
+            if topics is not None and position < last and self.rows[position - 1][0] not in topics:
+                continue
             try:
                 found.append(self._at(position))
             except UnknownEventError:
@@ -53,6 +59,12 @@ class MemoryLog:
     def stream(self, stream: str) -> Iterable[Recorded]:
         positions = (n for n, row in enumerate(self.rows, start=1) if row[2] == stream)
         return [self._at(position) for position in positions]
+
+    def backwards(self, stream: str, before: int | None = None) -> Iterable[Recorded]:
+        for position in range(len(self.rows), 0, -1):
+            _, _, of, version = self.rows[position - 1]
+            if of == stream and (before is None or version < before):
+                yield self._at(position)
 
     def close(self) -> None:
         self.closed = True

@@ -1,0 +1,99 @@
+"""The outbox as a whole, as its host runs it: one at a time over a folder, and none in the way of its own end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from actors.ownership import DataFolderLock
+from actors.stream import OutLimits
+from outbox import run as run_module
+from outbox.position import read_position, settle
+from outbox.relay import RelaySettings
+from outbox.run import OutboxParts, run_outbox
+from tests.support.eventually import eventually
+from tests.support.nats import TestServer, running_server
+from tests.support.outbox import out
+from tests.support.projections_log import MemoryLog
+from tests.support.projections_story import LeadStory, Story
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> MemoryLog:
+    """Three messages that are done, none of them out."""
+    story = Story()
+    for n in range(3):
+        LeadStory(story).whole(f"m{n}")
+    empty = MemoryLog()
+    settle(tmp_path / "outbox.db", empty, print)
+    return MemoryLog(story.recorded)
+
+
+def parts(folder: Path, log: MemoryLog, url: str) -> OutboxParts:
+    path = folder / "outbox.db"
+    settings = RelaySettings(replies=False, linger=0.01, retry=0.01)
+    return OutboxParts(lambda: log, path, folder / "views.db", url, OutLimits(), settings, service=True)
+
+
+@contextmanager
+def working(made: OutboxParts) -> Iterator[None]:
+    """The outbox on a thread; it ends when it is told to."""
+    stop = threading.Event()
+    thread = threading.Thread(target=run_outbox, args=(made, stop))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[TestServer]:
+    with running_server(tmp_path / "nats") as started:
+        yield started
+
+
+def test_it_makes_its_stream_and_what_was_recorded_before_it_came_is_out(
+    tmp_path: Path, log: MemoryLog, server: TestServer
+) -> None:
+    made = parts(tmp_path, log, server.url)
+    with working(made):
+        eventually(lambda: read_position(made.position).position == 15)  # type: ignore[union-attr]
+    assert [one.message_id for one in out(server.url, "results")] == ["m0", "m1", "m2"]
+    assert log.closed
+
+
+def test_two_over_one_folder_work_one_after_the_other(
+    tmp_path: Path, log: MemoryLog, server: TestServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "_LOCK_SECONDS", 0.01)
+    monkeypatch.setattr(run_module, "_RETRY_SECONDS", 0.01)
+    earlier = DataFolderLock(tmp_path, "outbox.lock")
+    assert earlier.acquire()
+    made = parts(tmp_path, log, server.url)
+    with capture_logs() as logged:
+        with working(made):
+            eventually(lambda: any("earlier runner" in line["event"] for line in logged))
+            assert out(server.url) == []
+            earlier.release()
+            eventually(lambda: len(out(server.url, "results")) == 3)
+        assert earlier.acquire()
+        with working(made):
+            pass  # told to end while it waits
+    earlier.release()
+
+
+def test_without_a_server_it_says_so_once_and_ends_when_it_is_told(tmp_path: Path, log: MemoryLog) -> None:
+    with capture_logs() as logged, working(parts(tmp_path, log, "nats://127.0.0.1:1")):
+        eventually(lambda: bool(logged), within=30)
+    lines = [line["event"] for line in logged]
+    assert len(lines) == 1
+    assert "held up" in lines[0]
+    assert "nats://127.0.0.1:1" in lines[0]
