@@ -1,0 +1,100 @@
+"""A round's settings, drawn from its seed: short waits, small limits, and targets of every class and answer."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable
+
+from tests.verify.faults.group import Group
+from tests.verify.workload import BUSINESSES
+
+ACTIONS = ("create_order", "notify_sales", "create_support_ticket", "flag_for_review")
+#: Every answer; the last two cost a worker its time, and stay rare.
+ANSWERS = ("fail", "fail_for_good", "throttle", "unknown", "raise", "hang")
+
+_COMMON = """
+[retry]
+delays_seconds = [0.05, 0.1, 0.15]
+retry_after_cap_seconds = 0.3
+[breaker]
+window_seconds = 5
+minimum_calls = 6
+failure_rate = 0.6
+open_seconds = 0.3
+open_cap_seconds = 1
+max_wait_seconds = 600
+"""
+
+
+def settings(seed: int, groups: Iterable[Group]) -> str:
+    """`leadline.toml`. The same seed and groups give the same."""
+    dice = random.Random(f"{seed}/conditions")
+    groups = list(groups)
+    modules = [group.module for group in groups if group.module]
+    parts = [f"modules = {json.dumps(modules)}", _tenants(), _COMMON, _limits(dice)]
+    faulty = any(group.name == "targets" for group in groups)
+    actions = (*ACTIONS, "call_courier") if modules else ACTIONS
+    for action in actions:
+        if action == "call_courier" or dice.random() < 0.75:
+            parts.append(_target(dice, action, "", faulty=faulty))
+        for business in BUSINESSES:
+            if dice.random() < 0.25:
+                parts.append(_target(dice, action, business, faulty=faulty))
+    return "\n".join(parts)
+
+
+def _tenants() -> str:
+    tenants: dict[str, list[str]] = {}
+    for business, tenant in BUSINESSES.items():
+        tenants.setdefault(tenant, []).append(business)
+    return "\n".join(f"[tenants.{name}]\nbusinesses = {json.dumps(of)}" for name, of in tenants.items())
+
+
+def _limits(dice: random.Random) -> str:
+    """Small, so that a few hundred messages meet every border: sleep, full memory, many commits, many batches."""
+    return f"""
+[pool]
+busy_warning_seconds = 1
+[leads]
+idle_seconds = {dice.choice((0.3, 2, 60))}
+max_living = {dice.choice((5, 50, 20_000))}
+restart_delays_seconds = [0.05, 0.1]
+[journal]
+max_appends = {dice.choice((5, 50, 1500))}
+[intake]
+checkpoint_seconds = {dice.choice((0.05, 0.3, 1))}
+max_in_hand = {dice.choice((20, 300, 8000))}
+pull_batch = {dice.choice((5, 100, 500))}
+[projector]
+mode = "{dice.choice(("process", "thread"))}"
+batch = {dice.choice((20, 500, 8000))}
+linger_ms = {dice.choice((5, 50))}
+"""
+
+
+def _target(dice: random.Random, action: str, business: str, *, faulty: bool) -> str:
+    route = f"{action}@{business}" if business else action
+    table = f"businesses.{business}.targets.{action}" if business else f"targets.{action}"
+    values = {
+        "kind": "scripted",
+        "idempotency": dice.choice(("none", "keyed", "once")),
+        "script": _script(dice) if faulty else ["done"],
+        "repeat": "cycle",
+        "timeout_seconds": 0.3,
+        "workers": dice.randint(2, 8),
+        "delay_ms": dice.choice((0, 1, 5, 20)),
+        "ledger": f"{route}.ledger.jsonl",
+    }
+    return f"[{table}]\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items())
+
+
+def _script(dice: random.Random) -> list[str]:
+    """Mostly done, and of the rest each now and then."""
+    length = dice.randint(8, 20)
+    answers = ["done"] * length
+    for _ in range(dice.randint(1, length // 2)):
+        answers[dice.randrange(length)] = dice.choice(ANSWERS[:-1])
+    if dice.random() < 0.3:
+        answers += ["done"] * 20 + ["hang"]
+    return answers
