@@ -104,7 +104,9 @@ def _options(known: dict[str, Group]) -> argparse.ArgumentParser:
         return chosen
 
     parser = argparse.ArgumentParser(prog="python -m tests.verify", description=__doc__)
-    parser.add_argument("--seed", type=int, default=1, help="of the first round; each further one has the next")
+    parser.add_argument(
+        "--seed", type=int, default=1, help="of the first round; each further one has the next"
+    )
     parser.add_argument("--minutes", type=float, default=0, help="rounds are begun until then; 0: one round")
     parser.add_argument("--faults", type=names, default=list(known), help=f"groups: {','.join(known)}")
     parser.add_argument("--messages", type=int, default=600, help="new messages a round, besides bursts")

@@ -38,9 +38,8 @@ def settings(seed: int, groups: Iterable[Group]) -> str:
     for action in actions:
         if action == "call_courier" or dice.random() < 0.75:
             parts.append(_target(dice, action, "", faulty=faulty))
-        for business in BUSINESSES:
-            if dice.random() < 0.25:
-                parts.append(_target(dice, action, business, faulty=faulty))
+        own = [business for business in BUSINESSES if dice.random() < 0.25]
+        parts += [_target(dice, action, business, faulty=faulty) for business in own]
     return "\n".join(parts)
 
 

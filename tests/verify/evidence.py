@@ -111,7 +111,11 @@ class Evidence:
 
 
 def gather(
-    data: Path, url: str, businesses: dict[str, str], confirmed: Iterable[Confirmed] = (), ledgers: Path | None = None
+    data: Path,
+    url: str,
+    businesses: dict[str, str],
+    confirmed: Iterable[Confirmed] = (),
+    ledgers: Path | None = None,
 ) -> Evidence:
     """All of it, at one moment after which nothing is at work. `url` is NATS's own, not a proxy's."""
     evidence = gather_events(data, businesses, ledgers)
@@ -135,7 +139,9 @@ def gather_events(data: Path, businesses: dict[str, str], ledgers: Path | None =
 
 def read_positions(store: Path) -> dict[int, int]:
     """Partition → position. Of several incarnations of the stream, the highest of each."""
-    rows = query(store, "SELECT application_name AS name, MAX(notification_id) AS at FROM tracking GROUP BY 1")
+    rows = query(
+        store, "SELECT application_name AS name, MAX(notification_id) AS at FROM tracking GROUP BY 1"
+    )
     prefix = f"intake:{PARTITIONS}:"
     found: dict[int, int] = {}
     for row in rows:

@@ -10,6 +10,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Literal
 
 from domain import commands as co
 from domain.commands import PersonsCommand, encode_command
@@ -86,7 +87,7 @@ class People:
         if row["category"] == "lead_stopped":
             yield co.ResumeLead(**self._who())
         elif row["category"] == "outcome_unknown":
-            happened = "done" if self._happened(row) else "undone"
+            happened: Literal["done", "undone"] = "done" if self._happened(row) else "undone"
             yield co.ResolveDeadLetter(dead_letter_id=letter, outcome=happened, **self._who())
             if happened == "undone" and dice.random() < 0.7:
                 yield co.RetryDeadLetter(dead_letter_id=letter, **self._who())
@@ -115,7 +116,9 @@ class People:
         other = next(name for name in self._world.businesses if name != row["business_id"])
         yield self._given(co.CompleteTask(task_id=row["task_id"], **self._who()), encode(other), lead)
         yield self._given(co.RetryDeadLetter(dead_letter_id="nobody", **self._who()), business, lead)
-        yield Sent(Entry(f"leads.cmd.{business}.{lead}", b'{"command": "stop everything"'), "hostile messages")
+        yield Sent(
+            Entry(f"leads.cmd.{business}.{lead}", b'{"command": "stop everything"'), "hostile messages"
+        )
 
     def _given(self, command: PersonsCommand, business: str, lead: str) -> Sent:
         """Mostly once; sometimes an impatient hand gives it twice."""
@@ -124,7 +127,7 @@ class People:
             self._publisher.put([sent])
         return sent
 
-    def _who(self) -> dict[str, str]:
+    def _who(self) -> dict[str, Any]:
         self._number += 1
         return {"command_id": f"cmd-{self._world.seed}-{self._number}", "by": "eve", "why": "it is my job"}
 

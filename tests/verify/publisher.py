@@ -42,9 +42,9 @@ class Publisher:
     def wait(self, within: float) -> bool:
         """Until all that was put is confirmed."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._open == 0 or not self._thread.is_alive(), within) and (
-                self._open == 0
-            )
+            return self._changed.wait_for(
+                lambda: self._open == 0 or not self._thread.is_alive(), within
+            ) and (self._open == 0)
 
     def stop(self) -> None:
         self._waiting.put(None)

@@ -132,7 +132,8 @@ def _resumes(made: World) -> list[Sent]:
     """A command for each lead that is still stopped."""
     rows = query(
         made.data / "views.db",
-        "SELECT DISTINCT business_id, lead_id FROM dead_letter_queue WHERE category = 'lead_stopped' AND status = 'failed'",
+        "SELECT DISTINCT business_id, lead_id FROM dead_letter_queue"
+        " WHERE category = 'lead_stopped' AND status = 'failed'",
     )
     sent = []
     for row in rows:
@@ -159,9 +160,7 @@ def _idle(made: World) -> bool:
 
 def _judge(made: World) -> None:
     made.note("--- judging")
-    found = evidence.gather(
-        made.data, made.server.url, made.businesses, made.confirmed, made.house.folder
-    )
+    found = evidence.gather(made.data, made.server.url, made.businesses, made.confirmed, made.house.folder)
     made.judge(found, (*invariants.ALWAYS, *invariants.AT_REST))
     made.tally["entries of the log"] += len(found.log)
     made.tally["events"] += len(found.events)

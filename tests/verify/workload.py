@@ -13,7 +13,15 @@ from tests.support.system_wire import Entry, to_own_subject
 #: Business → its tenant.
 BUSINESSES = {"acme-foods": "acme", "acme-deli": "acme", "globex-bank": "globex"}
 
-INTENTS = ("ORDER_REQUEST", "PRICING_INQUIRY", "AVAILABILITY_INQUIRY", "COMPLAINT", "SCHEDULE_CALL", "UNKNOWN", "NEVER_HEARD_OF")
+INTENTS = (
+    "ORDER_REQUEST",
+    "PRICING_INQUIRY",
+    "AVAILABILITY_INQUIRY",
+    "COMPLAINT",
+    "SCHEDULE_CALL",
+    "UNKNOWN",
+    "NEVER_HEARD_OF",
+)
 
 #: One message in so many is sent again at once, with its id for JetStream or without.
 NEAR_DUPLICATE = 12

@@ -41,7 +41,9 @@ class World:
     """What faults act on. The faults, the publisher and the people are of different threads: what they share
     (`tally`, `confirmed`, `violated`) is only ever added to."""
 
-    def __init__(self, folder: Path, seed: int, server: TestServer, proxy: Proxy, businesses: dict[str, str]) -> None:
+    def __init__(
+        self, folder: Path, seed: int, server: TestServer, proxy: Proxy, businesses: dict[str, str]
+    ) -> None:
         self.folder = folder
         self.dice = random.Random(f"{seed}/faults")
         self.seed = seed
@@ -136,7 +138,9 @@ class World:
         if not self.await_end(PATIENCE):
             self.violates(f"the runner had not drained after {PATIENCE:g} s")
         elif self.running is not None and self.running.process.returncode != 0:
-            self.violates(f"SIGTERM ended the runner with {self.running.process.returncode}: {self.last_words()}")
+            self.violates(
+                f"SIGTERM ended the runner with {self.running.process.returncode}: {self.last_words()}"
+            )
 
     def last_words(self) -> str:
         return self.running.err[-2000:].strip() if self.running else ""
@@ -184,7 +188,9 @@ class World:
 def made(folder: Path, seed: int, settings: str, businesses: dict[str, str]) -> Iterator[World]:
     """A world whose NATS runs and has the stream; nothing else does. All of its processes are ended at the end."""
     with (
-        running_server(folder / "nats", quick=False) as server,  # a killed server that syncs late loses what it said
+        running_server(
+            folder / "nats", quick=False
+        ) as server,  # a killed server that syncs late loses what it said
         proxy_before(server.port) as proxy,
     ):
         world = World(folder, seed, server, proxy, businesses)

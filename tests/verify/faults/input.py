@@ -77,7 +77,9 @@ def _bent(dice: random.Random, body: bytes) -> bytes:
         case 2:
             return dice.randbytes(dice.randrange(400))
         case 3:
-            return json.dumps(document | {field: dice.choice((None, 7, [], {}, "", -1, 2**63, True))}).encode()
+            return json.dumps(
+                document | {field: dice.choice((None, 7, [], {}, "", -1, 2**63, True))}
+            ).encode()
         case 4:
             return json.dumps({name: value for name, value in document.items() if name != field}).encode()
         case 5:

@@ -51,7 +51,8 @@ def failing_writes(scene: Scene) -> None:
 
 
 def flipped_byte(scene: Scene) -> None:
-    """An event that cannot be read stops the views where it can be seen, and at most its own lead; mended, all goes on."""
+    """An event that cannot be read stops the views where it can be seen, and at most its own lead; mended, all
+    goes on."""
     world = scene.world
     world.progress(20)
     world.kill()
@@ -115,7 +116,9 @@ def flip(world: World) -> tuple[int, bytes, str] | None:
     row = world.dice.choice(rows)
     whole = bytes(row["state"])
     broken = bytes([whole[0] ^ 0x40]) + whole[1:]
-    execute(world.data / "events.db", "UPDATE stored_events SET state = ? WHERE rowid = ?", (broken, row["rowid"]))
+    execute(
+        world.data / "events.db", "UPDATE stored_events SET state = ? WHERE rowid = ?", (broken, row["rowid"])
+    )
     return row["rowid"], whole, f"version {row['originator_version']} of {row['originator_id']}"
 
 

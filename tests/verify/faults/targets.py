@@ -4,4 +4,6 @@ from __future__ import annotations
 
 from tests.verify.faults.group import Group
 
-GROUP = Group("targets", "every answer of the targets: failures, throttling, unknown outcomes, hanging, raising")
+GROUP = Group(
+    "targets", "every answer of the targets: failures, throttling, unknown outcomes, hanging, raising"
+)

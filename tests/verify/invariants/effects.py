@@ -71,7 +71,11 @@ def what_is_proved_not_to_have_happened_did_not(evidence: Evidence) -> Iterator[
     maybe: set[str] = set()
     kinds = (ev.ActionFailed, ev.ActionInterrupted, ev.ActionAttemptFailed, ev.ActionExecuted)
     for _, event in of_type(evidence.events, *kinds):
-        if isinstance(event, ev.ActionFailed) and event.category != "outcome_unknown" and not event.maybe_done:
+        if (
+            isinstance(event, ev.ActionFailed)
+            and event.category != "outcome_unknown"
+            and not event.maybe_done
+        ):
             failed.add(event.key)
         elif not isinstance(event, ev.ActionAttemptFailed) or event.kind == "unknown":
             maybe.add(event.key)

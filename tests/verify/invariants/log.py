@@ -42,9 +42,8 @@ def every_entry_has_exactly_one_disposition(evidence: Evidence) -> Iterator[str]
             command_id = _command_id(entry)
             if command_id not in commands:
                 yield f"command {entry.sequence} ({command_id}) has left no event"
-        elif entry.kind == "in" and (taken, len(turned_away)) not in {(1, 0), (0, 1)}:
-            if (taken, turned_away) != (1, ["lead_stopped"]):
-                yield f"entry {entry.sequence} of {entry.subject}: received {taken} times, rejected as {turned_away}"
+        elif entry.kind == "in" and not _is_one_disposition(taken, turned_away):
+            yield f"entry {entry.sequence} of {entry.subject}: received {taken} times, rejected as {turned_away}"
 
 
 def no_entry_is_recorded_twice(evidence: Evidence) -> Iterator[str]:
@@ -117,6 +116,10 @@ def no_position_is_ahead_of_what_is_recorded(evidence: Evidence) -> Iterator[str
         if not recorded and not (entry.kind == "cmd" and _command_id(entry) in commands):
             position = evidence.positions[entry.partition]
             yield f"entry {entry.sequence} is not recorded, and partition {entry.partition} stands at {position}"
+
+
+def _is_one_disposition(taken: int, turned_away: list[str]) -> bool:
+    return (taken, len(turned_away)) in {(1, 0), (0, 1)} or (taken, turned_away) == (1, ["lead_stopped"])
 
 
 def _receipts(evidence: Evidence) -> tuple[Counter[int], dict[int, list[str]]]:

@@ -11,16 +11,25 @@ from contextlib import closing
 from actors.journal import EventStore
 from domain import events as ev
 from domain.errors import LeadlineError
+from domain.events import Recorded
 from domain.tokens import lead_of_stream
 from projections.metrics import BUCKETS
 from projections.rebuild import verify
 from tests.support.system_sql import Row
-from tests.verify.evidence import Evidence, of_type
+from tests.verify.evidence import Evidence
 
 #: Name and labels (JSON) → value.
 Metrics = dict[tuple[str, str], int]
 
-_DISPOSITIONS = {ev.MessageCompleted: "completed", ev.MessageDeadLettered: "dead_lettered"}
+_BREAKER_STATES: dict[type[ev.Event], int] = {
+    ev.BreakerClosed: 0,
+    ev.BreakerHalfOpened: 1,
+    ev.BreakerOpened: 2,
+}
+_DISPOSITIONS: dict[type[ev.Event], str] = {
+    ev.MessageCompleted: "completed",
+    ev.MessageDeadLettered: "dead_lettered",
+}
 
 
 def the_views_equal_a_rebuild(evidence: Evidence) -> Iterator[str]:
@@ -36,7 +45,8 @@ def the_views_equal_a_rebuild(evidence: Evidence) -> Iterator[str]:
     if found.position != len(evidence.events):
         yield f"the views stand at event {found.position} of {len(evidence.events)}"
     for difference in found.differences:
-        yield f"{difference.table} {difference.key}: {difference.column}: {difference.live!r}, not {difference.rebuilt!r}"
+        place = f"{difference.table} {difference.key}: {difference.column}"
+        yield f"{place} is {difference.live!r}, rebuilt {difference.rebuilt!r}"
 
 
 def the_metrics_equal_a_recount(evidence: Evidence) -> Iterator[str]:
@@ -50,7 +60,10 @@ def the_metrics_equal_a_recount(evidence: Evidence) -> Iterator[str]:
 
 def each_message_has_one_row_with_its_disposition(evidence: Evidence) -> Iterator[str]:
     """`processed_messages`: every message that a lead has, and how it ended last; rejected ones beside them."""
-    rows = {(r["business_id"], r["lead_id"], r["message_id"]): r["disposition"] for r in evidence.views["processed_messages"]}
+    rows = {
+        (r["business_id"], r["lead_id"], r["message_id"]): r["disposition"]
+        for r in evidence.views["processed_messages"]
+    }
     expected = {}
     for stream, history in evidence.leads.items():
         business, lead_id = lead_of_stream(stream)
@@ -82,67 +95,79 @@ def no_row_holds_another_businesss_words(evidence: Evidence) -> Iterator[str]:
 
 
 def recount(evidence: Evidence) -> Metrics:
-    """The metrics, from the events alone. Written apart from `projections/metrics.py`, but for its buckets' bounds."""
-    counts: Counter[tuple[str, str]] = Counter()
+    """The metrics, from the events alone. Apart from `projections/metrics.py` but for its buckets' bounds."""
+    counts = _Counts()
+    for recorded in evidence.events:
+        counts.take(recorded)
+    for name, state in counts.breakers.items():
+        counts.add("circuit_breaker_state", state, breaker=name)
+    return dict(counts.counted)
 
-    def count(name: str, by: int = 1, **labels: str) -> None:
-        counts[name, json.dumps(labels, sort_keys=True, separators=(",", ":"), ensure_ascii=False)] += by
 
-    def observe(name: str, value: int) -> None:
+class _Counts:
+    """What was counted and observed so far, and the last state of each breaker."""
+
+    def __init__(self) -> None:
+        self.counted: Counter[tuple[str, str]] = Counter()
+        self.breakers: dict[str, int] = {}
+
+    def add(self, name: str, by: int = 1, **labels: str) -> None:
+        text = json.dumps(labels, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        self.counted[name, text] += by
+
+    def observe(self, name: str, value: int) -> None:
         bounds = BUCKETS[name]
         for bound in bounds[bisect_left(bounds, value) :]:
-            count(f"{name}_bucket", le=str(bound / 1_000_000))
-        count(f"{name}_bucket", le="+Inf")
-        count(f"{name}_count")
-        count(f"{name}_sum", value)
+            self.add(f"{name}_bucket", le=str(bound / 1_000_000))
+        self.add(f"{name}_bucket", le="+Inf")
+        self.add(f"{name}_count")
+        self.add(f"{name}_sum", value)
 
-    states: dict[str, int] = {}
-    for recorded in evidence.events:
-        match recorded.event:
+    def take(self, recorded: Recorded) -> None:
+        event = recorded.event
+        state = _BREAKER_STATES.get(type(event))
+        if state is not None:
+            self.breakers[event.name] = state  # type: ignore[attr-defined]  # each of them has one
+        match event:
             case ev.MessageReceived(ai_latency_ms=latency):
-                count("whatsapp_messages_received_total", business=recorded.stream.split(":")[1])
+                self.add("whatsapp_messages_received_total", business=recorded.stream.split(":")[1])
                 if latency is not None:
-                    observe("ai_processing_seconds", min(86_400_000_000, round(latency * 1000)))
+                    self.observe("ai_processing_seconds", min(86_400_000_000, round(latency * 1000)))
             case ev.DuplicateDetected():
-                count("message_duplicate_total")
+                self.add("message_duplicate_total")
             case ev.IntentDetected(intent=intent, confidence=confidence):
-                count("ai_intent_detected_total", intent=intent)
-                observe("ai_intent_confidence", round(confidence * 1_000_000))
-            case ev.ActionExecuted(action=action):
-                count("whatsapp_action_executed_total", action=action, outcome="done")
-            case ev.ActionFailed(action=action, category=category):
-                outcome = "unknown" if category == "outcome_unknown" else "failed"
-                count("whatsapp_action_executed_total", action=action, outcome=outcome)
-            case ev.ActionCompensated(action=action):
-                count("whatsapp_action_compensated_total", action=action)
+                self.add("ai_intent_detected_total", intent=intent)
+                self.observe("ai_intent_confidence", round(confidence * 1_000_000))
             case ev.MessageCompleted(processing_us=took):
-                observe("message_processing_seconds", max(0, took))
+                self.observe("message_processing_seconds", max(0, took))
             case ev.MessageDeadLettered(category=category) | ev.MessageRejected(category=category):
-                count("message_dlq_total", category=category)
-            case ev.BreakerOpened(name=name):
-                states[name] = 2
-            case ev.BreakerHalfOpened(name=name):
-                states[name] = 1
-            case ev.BreakerClosed(name=name):
-                states[name] = 0
-    for name, state in states.items():
-        count("circuit_breaker_state", state, breaker=name)
-    return dict(counts)
+                self.add("message_dlq_total", category=category)
+            case ev.ActionExecuted() | ev.ActionFailed() | ev.ActionCompensated():
+                self._action(event)
+
+    def _action(self, event: ev.ActionExecuted | ev.ActionFailed | ev.ActionCompensated) -> None:
+        if isinstance(event, ev.ActionCompensated):
+            self.add("whatsapp_action_compensated_total", action=event.action)
+            return
+        outcome = "done"
+        if isinstance(event, ev.ActionFailed):
+            outcome = "unknown" if event.category == "outcome_unknown" else "failed"
+        self.add("whatsapp_action_executed_total", action=event.action, outcome=outcome)
 
 
 def _dispositions(history: list[ev.Event]) -> dict[str, str]:
     """Message id → how it ended last, or that it is at work."""
     found: dict[str, str] = {}
     for event in history:
-        kind = type(event)
-        if kind in _DISPOSITIONS:
-            found[event.message_id] = _DISPOSITIONS[kind]  # type: ignore[attr-defined, index]  # both have one
-        elif isinstance(event, ev.MessageReceived):
-            found[event.message_id] = "in_progress"
-        elif isinstance(event, ev.DeadLetterRetried) and event.message_id:
-            found[event.message_id] = "in_progress"
-        elif isinstance(event, ev.DeadLetterResolved) and event.message_id and event.outcome == "done":
-            found[event.message_id] = "in_progress" if event.requeued else "completed"
+        message_id = getattr(event, "message_id", None)
+        if message_id is None:
+            continue
+        if type(event) in _DISPOSITIONS:
+            found[message_id] = _DISPOSITIONS[type(event)]
+        elif isinstance(event, ev.MessageReceived | ev.DeadLetterRetried):
+            found[message_id] = "in_progress"
+        elif isinstance(event, ev.DeadLetterResolved) and event.outcome == "done":
+            found[message_id] = "in_progress" if event.requeued else "completed"
     return found
 
 
