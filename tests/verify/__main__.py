@@ -109,7 +109,7 @@ def _options(known: dict[str, Group]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--minutes", type=float, default=0, help="rounds are begun until then; 0: one round")
     parser.add_argument("--faults", type=names, default=list(known), help=f"groups: {','.join(known)}")
-    parser.add_argument("--messages", type=int, default=600, help="new messages a round, besides bursts")
+    parser.add_argument("--messages", type=int, default=3000, help="new messages a round, besides bursts")
     parser.add_argument("--number", type=int, default=10, help="faults a round")
     parser.add_argument("--burst", type=int, default=10_000, help="messages in a burst")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "leadline-verify")

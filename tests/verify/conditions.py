@@ -13,6 +13,16 @@ ACTIONS = ("create_order", "notify_sales", "create_support_ticket", "flag_for_re
 #: Every answer; the last two cost a worker its time, and stay rare.
 ANSWERS = ("fail", "fail_for_good", "throttle", "unknown", "raise", "hang")
 
+#: An intent whose plan is long: most of it is undone when its end fails.
+LONG_PLAN = "EVERYTHING"
+MODULE = "long_plans"
+LONG_PLANS = f"""
+from domain.intents.handler import IntentHandler, Plan
+
+ACTIONS = {ACTIONS!r}
+HANDLERS = [IntentHandler("{LONG_PLAN}", lambda message, band: Plan(ACTIONS, "All of it."))]
+"""
+
 _COMMON = """
 [retry]
 delays_seconds = [0.05, 0.1, 0.15]
@@ -31,15 +41,16 @@ def settings(seed: int, groups: Iterable[Group]) -> str:
     """`leadline.toml`. The same seed and groups give the same."""
     dice = random.Random(f"{seed}/conditions")
     groups = list(groups)
-    modules = [group.module for group in groups if group.module]
+    own = [group.module for group in groups if group.module]
+    modules = [MODULE, *own]
     parts = [f"modules = {json.dumps(modules)}", _tenants(), _COMMON, _limits(dice)]
     faulty = any(group.name == "targets" for group in groups)
-    actions = (*ACTIONS, "call_courier") if modules else ACTIONS
+    actions = (*ACTIONS, "call_courier") if own else ACTIONS
     for action in actions:
         if action == "call_courier" or dice.random() < 0.75:
             parts.append(_target(dice, action, "", faulty=faulty))
-        own = [business for business in BUSINESSES if dice.random() < 0.25]
-        parts += [_target(dice, action, business, faulty=faulty) for business in own]
+        apart = [business for business in BUSINESSES if dice.random() < 0.25]
+        parts += [_target(dice, action, business, faulty=faulty) for business in apart]
     return "\n".join(parts)
 
 
@@ -58,7 +69,7 @@ busy_warning_seconds = 1
 [leads]
 idle_seconds = {dice.choice((0.3, 2, 60))}
 max_living = {dice.choice((5, 50, 20_000))}
-restart_delays_seconds = [0.05, 0.1]
+restart_delays_seconds = {dice.choice(([0.05, 0.1], [0.5, 0.8]))}
 [journal]
 max_appends = {dice.choice((5, 50, 1500))}
 [intake]

@@ -17,7 +17,7 @@ from settings import load
 from tests.support.system_sql import query
 from tests.support.system_wire import Entry
 from tests.verify import evidence, invariants, stuck, world
-from tests.verify.conditions import settings
+from tests.verify.conditions import LONG_PLAN, LONG_PLANS, MODULE, settings
 from tests.verify.faults.group import Fault, Group, Scene
 from tests.verify.people import People
 from tests.verify.publisher import Publisher
@@ -34,7 +34,7 @@ class Plan(NamedTuple):
 
     seed: int
     groups: Sequence[Group]
-    messages: int = 600
+    messages: int = 3000
     faults: int = 10
     burst: int = 10_000
 
@@ -53,7 +53,7 @@ def play(plan: Plan, folder: Path) -> Verdict:
     folder.mkdir(parents=True)
     conditions = settings(plan.seed, plan.groups)
     with world.made(folder, plan.seed, conditions, BUSINESSES) as made:
-        intents = tuple(intent for group in plan.groups for intent in group.intents)
+        intents = (LONG_PLAN, *(intent for group in plan.groups for intent in group.intents))
         publisher = Publisher(made)
         scene = Scene(made, Workload(plan.seed, plan.messages, intents), publisher, plan.burst)
         detector = StuckDetector(made)
@@ -89,6 +89,7 @@ def drawn(plan: Plan) -> list[tuple[Group, Fault]]:
 def _act(scene: Scene, plan: Plan) -> None:
     """A share of the messages before each fault, so that it falls into work."""
     made = scene.world
+    (made.house.folder / f"{MODULE}.py").write_text(LONG_PLANS)
     for group in plan.groups:
         if group.begin is not None:
             group.begin(scene)
