@@ -59,6 +59,15 @@ class Confirmed(NamedTuple):
     body: bytes
 
 
+class Kept(NamedTuple):
+    """A snapshot: a stream's state at a version, as it stands in the store."""
+
+    stream: str
+    version: int
+    shape: str
+    state: bytes
+
+
 class Line(NamedTuple):
     """A call that a target has answered, from its ledger."""
 
@@ -91,6 +100,7 @@ class Evidence:
     positions: dict[int, int] = field(default_factory=dict)
     views: dict[str, list[Row]] = field(default_factory=dict)
     ledger: list[Line] = field(default_factory=list)
+    snapshots: list[Kept] = field(default_factory=list)
 
     @cached_property
     def streams(self) -> dict[str, list[Recorded]]:
@@ -131,6 +141,7 @@ def gather_events(data: Path, businesses: dict[str, str], ledgers: Path | None =
     store = data / "events.db"
     if store.exists():
         evidence.positions = read_positions(store)
+        evidence.snapshots = read_snapshots(store)
         evidence.events = read_events(store)
     if ledgers is not None:
         evidence.ledger = read_ledgers(ledgers)
@@ -149,6 +160,11 @@ def read_positions(store: Path) -> dict[int, int]:
             partition = int(row["name"].split(":")[2])
             found[partition] = max(found.get(partition, 0), row["at"])
     return found
+
+
+def read_snapshots(store: Path) -> list[Kept]:
+    rows = query(store, "SELECT originator_id, originator_version, shape, state FROM snapshots")
+    return [Kept(*row.values()) for row in rows]
 
 
 def read_events(store: Path) -> list[Recorded]:

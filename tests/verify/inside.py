@@ -22,6 +22,8 @@ import msgspec
 from msgspec import Struct
 
 CONTROL = Path("faults.json")
+#: Events between two snapshots, and read at once: few, so that leads of a round wake from snapshots.
+LONG = 25
 LOOK_SECONDS = 0.02
 #: SQLite's own bound: as if there were none.
 NO_LIMIT = 4_294_967_294
@@ -39,7 +41,9 @@ POINTS = {
     "after a batch is projected": ("projections.store", "ViewsStore.apply", "after"),
     "during a rebuild, before the swap": ("projections.rebuild", "swap", "before"),
     "during a rebuild, after the swap": ("projections.rebuild", "swap", "after"),
-    "while a lead wakes": ("actors.journal", "EventStore.stream", "after"),
+    "while a lead wakes": ("actors.event_store", "EventStore.stream", "after"),
+    "before a snapshot": ("actors.snapshots", "write", "before"),
+    "after a snapshot": ("actors.snapshots", "write", "after"),
     "during a drain, nothing taken any more": ("actors.intake", "Intake.drain", "before"),
     "during a drain, positions written": ("actors.intake", "Intake.drain", "after"),
     "during recovery": ("actors.directory", "Directory.wake", "after"),
@@ -133,8 +137,9 @@ def install() -> None:
 
 def _install_elsewhere(seams: Seams) -> None:
     import runner  # noqa: PLC0415
-    from actors import journal  # noqa: PLC0415
+    from actors import journal, recording  # noqa: PLC0415
 
+    recording.LONG = LONG
     _wrap(journal, "EventRecorder.insert_events", _store(seams))
     _wrap(journal, "EventRecorder.insert_tracking", _store(seams))
     _wrap(runner, "SystemClock.now", _clock(seams))

@@ -166,6 +166,12 @@ def attempts_are_bounded(found: Evidence) -> None:
         again(found, ev.ActionStarted)
 
 
+def a_snapshot_is_what_the_events_give(found: Evidence) -> None:
+    stream = found.snapshots[0].stream
+    at = next(n for n, recorded in enumerate(found.events) if recorded.stream == stream)
+    del found.events[at]
+
+
 def every_call_was_recorded_before_it_was_made(found: Evidence) -> None:
     found.ledger[0] = found.ledger[0]._replace(attempt=99)
 
@@ -262,4 +268,4 @@ def test_an_invariant_says_what_was_falsified_and_nothing_of_the_truth(
     assert all(sentence for sentence in sentences)
 
 
-FIELDS = ("data", "businesses", "confirmed", "log", "events", "positions", "views", "ledger")
+FIELDS = ("data", "businesses", "confirmed", "log", "events", "positions", "views", "ledger", "snapshots")

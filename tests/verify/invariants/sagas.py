@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from domain import lead as leads
-from domain.events import Event
+from domain import rejects
+from domain.events import Event, Recorded
 from domain.lead import LeadState
+from domain.rejects import RejectsState
+from domain.snapshots import Snapshots
 from domain.tokens import lead_of_stream
 from projections.unfinished import WAITS_FOR_PERSON
 from tests.support import domain_invariants as rules
 from tests.verify.evidence import Evidence
 
+_of_lead = Snapshots(LeadState, leads.RULES)
+_of_rejects = Snapshots(RejectsState, rejects.RULES)
+
+S = TypeVar("S")
 Rule = Callable[[Sequence[Event]], None]
 
 
@@ -73,13 +81,30 @@ def what_a_person_must_settle_is_in_the_queue(evidence: Evidence) -> Iterator[st
             yield f"dead letter {row['id']} is open, and no lead holds it"
 
 
+def a_snapshot_is_what_the_events_give(evidence: Evidence) -> Iterator[str]:
+    """A state that was kept is the state that its stream's events lead to, up to its version."""
+    for kept in evidence.snapshots:
+        history = evidence.streams.get(kept.stream, [])[: kept.version]
+        if kept.stream.startswith("lead:"):
+            same = _of_lead.decode(kept.state) == _evolved(LeadState(kept.stream), leads.evolve, history)
+        else:
+            same = _of_rejects.decode(kept.state) == _evolved(
+                RejectsState(kept.stream), rejects.evolve, history
+            )
+        if not same:
+            yield f"the snapshot of {kept.stream} at version {kept.version} is not what its events give"
+
+
+def _evolved(state: S, evolve: Callable[[S, Recorded], S], history: Sequence[Recorded]) -> S:
+    for recorded in history:
+        state = evolve(state, recorded)
+    return state
+
+
 def _states(evidence: Evidence) -> Iterator[tuple[str, LeadState]]:
     for stream, history in evidence.streams.items():
         if stream.startswith("lead:"):
-            state = LeadState(stream)
-            for recorded in history:
-                leads.evolve(state, recorded)
-            yield stream, state
+            yield stream, _evolved(LeadState(stream), leads.evolve, history)
 
 
 def _asserted(error: BaseException) -> str:
@@ -88,7 +113,7 @@ def _asserted(error: BaseException) -> str:
     return f"{frame.line} {error}".strip()
 
 
-ALWAYS = tuple(_over_leads(rule) for rule in rules.OF_HISTORY)
+ALWAYS = (*(_over_leads(rule) for rule in rules.OF_HISTORY), a_snapshot_is_what_the_events_give)
 AT_REST = (
     the_state_accounts_for_every_message,
     what_has_not_ended_is_named_with_what_it_waits_for,

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 
-from actors.journal import EventStore
+from actors.event_store import EventStore
 from domain import events as ev
 from domain.errors import LeadlineError
 from domain.events import Recorded
