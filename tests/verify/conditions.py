@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from tests.verify.faults.group import Group
 from tests.verify.workload import BUSINESSES
@@ -37,21 +37,48 @@ max_wait_seconds = 600
 """
 
 
-def settings(seed: int, groups: Iterable[Group]) -> str:
-    """`leadline.toml`. The same seed and groups give the same."""
+def settings(seed: int, groups: Iterable[Group], servers: Mapping[str, str]) -> str:
+    """`leadline.toml`. The same seed and groups give the same; `servers` are the urls of the HTTP targets."""
     dice = random.Random(f"{seed}/conditions")
     groups = list(groups)
     own = [group.module for group in groups if group.module]
     modules = [MODULE, *own]
     parts = [f"modules = {json.dumps(modules)}", _tenants(), _COMMON, _limits(dice)]
     faulty = any(group.name == "targets" for group in groups)
+    parts += _http_targets(servers)
+    taken = {("create_order", "globex-bank"), ("notify_sales", "acme-deli")} if servers else set()
     actions = (*ACTIONS, "call_courier") if own else ACTIONS
     for action in actions:
         if action == "call_courier" or dice.random() < 0.75:
             parts.append(_target(dice, action, "", faulty=faulty))
-        apart = [business for business in BUSINESSES if dice.random() < 0.25]
+        apart = [b for b in BUSINESSES if dice.random() < 0.25 and (action, b) not in taken]
         parts += [_target(dice, action, business, faulty=faulty) for business in apart]
     return "\n".join(parts)
+
+
+def _http_targets(servers: Mapping[str, str]) -> list[str]:
+    """A business's own order system and another's own webhook, as processes of their own, which no kill reaches."""
+    if not servers:
+        return []
+    return [
+        f"""
+[businesses.globex-bank.targets.create_order]
+kind = "rest"
+url = "{servers["orders"]}/orders"
+body = {{ business_id = "globex-bank", lead_id = "${{lead_id}}", text = "${{text}}" }}
+remote = {{ id = "order.id" }}
+undo = {{ url = "{servers["orders"]}/orders/${{remote.id}}" }}
+idempotency = "keyed"
+timeout_seconds = 0.5
+""",
+        f"""
+[businesses.acme-deli.targets.notify_sales]
+kind = "webhook"
+url = "{servers["webhook"]}/hook"
+secrets = [{{ file = "webhook.secret" }}]
+timeout_seconds = 0.5
+""",
+    ]
 
 
 def _tenants() -> str:

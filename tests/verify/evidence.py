@@ -22,9 +22,13 @@ from nats.aio.client import Client
 
 from actors.stream import PARTITIONS, STREAM
 from domain import codec
+from domain import events as ev
 from domain.events import Event, Recorded
+from domain.tokens import decode, derived_id
 from tests.support.system_sql import VIEWS, Row, query
 
+#: Ledger of an HTTP server → the one business whose target it is.
+SERVERS = {"orders.jsonl": "globex-bank", "webhook.jsonl": "acme-deli"}
 #: Requests under way at once while the log is read.
 AT_ONCE = 500
 
@@ -75,7 +79,8 @@ class Line(NamedTuple):
     key: str
     business_id: str
     lead_id: str
-    attempt: int
+    #: None where a server cannot know it.
+    attempt: int | None
     said: str
     outcome: str
     repeated: bool
@@ -144,7 +149,8 @@ def gather_events(data: Path, businesses: dict[str, str], ledgers: Path | None =
         evidence.snapshots = read_snapshots(store)
         evidence.events = read_events(store)
     if ledgers is not None:
-        evidence.ledger = read_ledgers(ledgers)
+        keys = (event.key for _, event in of_type(evidence.events, ev.ActionStarted))
+        evidence.ledger = read_ledgers(ledgers) + read_servers(ledgers, keys)
     return evidence
 
 
@@ -189,6 +195,32 @@ def read_ledgers(folder: Path) -> list[Line]:
             values = (written[name] for name in Line._fields if name != "file")
             lines.append(Line(file.name, *values))
     return lines
+
+
+def read_servers(folder: Path, started: Iterable[str]) -> list[Line]:
+    """What the HTTP servers did: each knows a key by the UUID that is derived from it, and names it so itself
+    where nobody started it."""
+    keys = {derived_id(key): key for key in started}
+    lines: list[Line] = []
+    for file, owner in SERVERS.items():
+        path = folder / file
+        for raw in path.read_bytes().splitlines() if path.exists() else ():
+            written: dict[str, Any] = json.loads(raw)
+            key = keys.get(written["key"], written["key"])
+            business, lead_id = _addressed(key, written["body"])
+            lines.append(
+                Line(f"{file}@{owner}", key, business, lead_id, None, "done", "Done", written["repeated"])
+            )
+    return lines
+
+
+def _addressed(key: str, body: Any) -> tuple[str, str]:
+    """For whom the request says that it is; of one that does not say it, whom its key names."""
+    said = body.get("data", body) if isinstance(body, dict) else {}
+    if "business_id" in said:
+        return said["business_id"], said["lead_id"]
+    business, _, rest = key.partition("/")
+    return business, decode(rest.partition("/")[0]) if rest else ""
 
 
 def read_log(url: str, after: int = 0) -> list[Entry]:

@@ -21,6 +21,7 @@ from tests.verify.conditions import LONG_PLAN, LONG_PLANS, MODULE, settings
 from tests.verify.faults.group import Fault, Group, Scene
 from tests.verify.people import People
 from tests.verify.publisher import Publisher
+from tests.verify.servers import target_servers
 from tests.verify.stuck import StuckDetector
 from tests.verify.workload import BUSINESSES, Sent, Workload
 from tests.verify.world import World
@@ -51,8 +52,11 @@ class Verdict(NamedTuple):
 def play(plan: Plan, folder: Path) -> Verdict:
     """The whole round. What it leaves stays in `folder`."""
     folder.mkdir(parents=True)
-    conditions = settings(plan.seed, plan.groups)
-    with world.made(folder, plan.seed, conditions, BUSINESSES) as made:
+    share = 0.2 if any(group.name == "targets" for group in plan.groups) else 0.0
+    with (
+        target_servers(folder / "house", plan.seed, share) as servers,
+        world.made(folder, plan.seed, settings(plan.seed, plan.groups, servers), BUSINESSES) as made,
+    ):
         intents = (LONG_PLAN, *(intent for group in plan.groups for intent in group.intents))
         publisher = Publisher(made)
         scene = Scene(made, Workload(plan.seed, plan.messages, intents), publisher, plan.burst)
