@@ -46,7 +46,7 @@ POINTS = {
     "after a snapshot": ("actors.snapshots", "write", "after"),
     "during a drain, nothing taken any more": ("actors.intake", "Intake.drain", "before"),
     "during a drain, positions written": ("actors.intake", "Intake.drain", "after"),
-    "during recovery": ("actors.directory", "Directory.wake", "after"),
+    "after recovery has woken the leads": ("runner", "System._recover", "after"),
 }
 
 

@@ -74,7 +74,7 @@ def kill_at(point: str) -> Act:
             world.start()
         elif "wakes" in point or "recovery" in point:
             world.kill()
-            world.ask(point=point, passing=world.dice.randint(1, 40))
+            world.ask(point=point, passing=1 if "recovery" in point else world.dice.randint(1, 40))
             world.start()
         else:
             world.ask(point=point, passing=1 if "drain" in point else world.dice.randint(1, 30))
