@@ -32,7 +32,7 @@ def test_work_that_does_not_move_is_told_with_its_leads_state_and_the_threads_st
     assert "2 in its queue" in said
     assert "'state': 'started'" in said
     assert "leadline_calls_in_flight 1.0" in said
-    assert "hang" in said.partition("last words")[2], "a thread's stack names the target's code"
+    assert "scripted.py" in said.partition("last words")[2], "a thread's stack names the target's code"
 
 
 def test_a_leadline_at_rest_is_not_stuck(tmp_path: Path) -> None:
