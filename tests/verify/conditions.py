@@ -111,9 +111,19 @@ linger_ms = {dice.choice((5, 50))}
 
 
 def _target(dice: random.Random, action: str, business: str, *, faulty: bool) -> str:
-    route = f"{action}@{business}" if business else action
+    """The targets of an action: one, or a second one behind it."""
     table = f"businesses.{business}.targets.{action}" if business else f"targets.{action}"
+    names = ("", "second") if dice.random() < 0.3 else ("",)
+    return "".join(_one_target(dice, table, action, business, name, faulty=faulty) for name in names)
+
+
+def _one_target(
+    dice: random.Random, table: str, action: str, business: str, name: str, *, faulty: bool
+) -> str:
+    named = f"{action}.{name}" if name else action
+    route = f"{named}@{business}" if business else named
     values = {
+        **({"name": name} if name else {}),
         "kind": "scripted",
         "idempotency": dice.choice(("none", "keyed", "once")),
         "script": _script(dice) if faulty else ["done"],
@@ -123,7 +133,7 @@ def _target(dice: random.Random, action: str, business: str, *, faulty: bool) ->
         "delay_ms": dice.choice((0, 1, 5, 20)),
         "ledger": f"{route}.ledger.jsonl",
     }
-    return f"[{table}]\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items())
+    return f"[[{table}]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
 
 
 def _script(dice: random.Random) -> list[str]:

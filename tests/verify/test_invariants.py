@@ -157,6 +157,13 @@ def nothing_stands_after_an_ordinary_failure(found: Evidence) -> None:
     insert(found, at, ev.MessageDeadLettered("d", message_id, "l", "b", "t", 1, "action_failed", "500", "{}"))
 
 
+def an_action_is_its_steps(found: Evidence) -> None:
+    at = where(found, ev.ActionExecuted)
+    event: Any = found.events[at].event
+    step = ev.StepExecuted(event.message_id, event.n, event.action, event.key, "target")
+    found.events[at] = msgspec.structs.replace(found.events[at], event=step)
+
+
 def calls_alternate(found: Evidence) -> None:
     again(found, ev.ActionStarted)
 

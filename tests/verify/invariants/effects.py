@@ -14,6 +14,9 @@ from domain import events as ev
 from domain.tokens import encode
 from tests.verify.evidence import Evidence, Line, of_type
 
+_EXECUTED = (ev.StepExecuted, ev.ActionExecuted)
+_COMPENSATED = (ev.StepCompensated, ev.ActionCompensated)
+
 
 def every_call_was_recorded_before_it_was_made(evidence: Evidence) -> Iterator[str]:
     started = {(event.key, event.attempt) for _, event in of_type(evidence.events, ev.ActionStarted)}
@@ -39,14 +42,14 @@ def no_attempt_is_made_twice(evidence: Evidence) -> Iterator[str]:
 def what_is_recorded_as_done_was_done(evidence: Evidence) -> Iterator[str]:
     """An action that was called, and its compensation, have an answer "done" from their target."""
     done = {line.key for line in evidence.ledger if line.outcome == "Done"}
-    for _, event in of_type(evidence.events, ev.ActionExecuted, ev.ActionCompensated):
+    for _, event in of_type(evidence.events, *_EXECUTED, *_COMPENSATED):
         if event.attempts and event.settled_by is None and event.key not in done:
             yield f"{event.key} is recorded as done, and no target has done it"
 
 
 def a_step_stands_at_most_once(evidence: Evidence) -> Iterator[str]:
     """Of the keys that a step had over its runs, at most one has an effect that was not undone."""
-    undone = {event.key for _, event in of_type(evidence.events, ev.ActionCompensated)}
+    undone = {event.key for _, event in of_type(evidence.events, *_COMPENSATED)}
     undone |= {line.key for line in evidence.ledger if line.effect}
     standing: dict[str, set[str]] = defaultdict(set)
     for line in evidence.ledger:
@@ -70,7 +73,7 @@ def what_is_proved_not_to_have_happened_did_not(evidence: Evidence) -> Iterator[
     """An action that failed for good, with no attempt that may have happened, has no effect in any ledger."""
     failed: set[str] = set()
     maybe: set[str] = set()
-    kinds = (ev.ActionFailed, ev.ActionInterrupted, ev.ActionAttemptFailed, ev.ActionExecuted)
+    kinds = (ev.ActionFailed, ev.ActionInterrupted, ev.ActionAttemptFailed, *_EXECUTED)
     for _, event in of_type(evidence.events, *kinds):
         if (
             isinstance(event, ev.ActionFailed)
