@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test check lint fmt types imports bench lock clean
+.PHONY: help install demo up test verify check lint fmt types imports bench lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "  make %-9s %s\n", $$1, $$2 }'
@@ -32,6 +32,9 @@ up: $(INSTALLED) ## NATS and Leadline in this terminal, on ./data
 
 test: $(INSTALLED) ## every test, those against a real server included
 	@$(BIN)/pytest
+
+verify: $(INSTALLED) ## ten minutes of faults at random: VERIFY="--seed 7 --minutes 60 --faults runner,nats"
+	@$(BIN)/python -m tests.verify $(or $(VERIFY),--minutes 10)
 
 check: lint types ## what CI runs: lint, types, import contracts, tests
 	@$(MAKE) --no-print-directory test

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import pykka
 
@@ -52,6 +52,8 @@ from target_settings import Target as TargetSettings
 from target_wiring import make_target
 
 _WATCH_SECONDS = 0.5
+
+T = TypeVar("T")
 
 
 def open_event_log(settings: Settings) -> EventStore:
@@ -320,9 +322,10 @@ class System:
         until = self.store.last_position()
         views = Views(wiring.views_path(self.settings))
         while not self._over.is_set():
-            standing = _standing(views)
-            if standing is not None and standing.position >= until:
-                rows = views.unfinished()
+            standing = _readable(views.position)
+            caught_up = standing is not None and standing.position >= until
+            rows = _readable(views.unfinished) if caught_up else None
+            if rows is not None:
                 self.directory.wake(lead_stream(r["business_id"], encode(r["lead_id"])) for r in rows)
                 return
             if standing is not None and standing.stopped_error:
@@ -372,11 +375,12 @@ class System:
             self._closers.pop()()
 
 
-def _standing(views: Views) -> Any:
+def _readable(read: Callable[[], T]) -> T | None:
+    """What is read of the views; None while the projector makes them, also where they vanish between two looks."""
     try:
-        return views.position()
+        return read()
     except LeadlineError:
-        return None  # the projector is still making them
+        return None
 
 
 def _stop_quietly(ref: pykka.ActorRef[Any]) -> None:

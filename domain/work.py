@@ -215,6 +215,7 @@ def _compensation_failed(work: Work, event: ev.CompensationFailed, _: Recorded) 
 def _dead_lettered(work: Work, event: ev.MessageDeadLettered, _: Recorded) -> None:
     work.phase = "parked"
     work.was_dead_letter = True
+    work.resolved = event.settled  # settled as undone, and then its compensation failed: open again
     work.step = None
     work.failure = work.failure or Failure(event.category, event.error)
 

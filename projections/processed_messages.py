@@ -102,15 +102,18 @@ class ProcessedMessages:
     def _resolved(self, recorded: Recorded, event: ev.DeadLetterResolved, owner: Owner) -> None:
         if event.outcome == "undone" or (event.outcome == "skipped" and not event.requeued):
             return
-        if event.message_id is not None and owner[0]:
-            key: tuple[str, ...] | None = (event.message_id, *owner)
-        else:
-            key = self._key_of_dead_letter(event.dead_letter_id)
-        if key is None:
-            return
-        if event.requeued:
-            self._is_at_work(key)
-        else:
+        if not owner[0]:
+            self._resolved_reject(recorded, event)
+        elif event.message_id is not None and event.requeued:
+            self._is_at_work((event.message_id, *owner))
+        elif event.message_id is not None:
+            self._ends(recorded, (event.message_id, *owner), "success", "completed")
+
+    def _resolved_reject(self, recorded: Recorded, event: ev.DeadLetterResolved) -> None:
+        """Completes a message that was only ever rejected: one that its lead has taken under this id ends by itself."""
+        key = self._key_of_dead_letter(event.dead_letter_id)
+        row = self._rows.get(key) if key is not None else None
+        if key is not None and row is not None and row.disposition == "rejected":
             self._ends(recorded, key, "success", "completed")
 
     def _is_at_work(self, key: tuple[str, ...]) -> None:

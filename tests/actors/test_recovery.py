@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+import runner
 from actors.recovery import unfinished_leads
 from domain import events as ev
 from domain.commands import RetryDeadLetter
+from domain.errors import LeadlineError
+from projections.store import ViewsPosition
+from settings import Settings
 from tests.support.actors_outside import HeldTarget
 from tests.support.actors_system import ActorSystem, Boot, Log, booting, stream_of
 from tests.support.eventually import eventually
@@ -97,3 +104,31 @@ def test_recovery_wakes_what_a_crash_left_and_it_ends(boot: Boot) -> None:
     assert unfinished_leads(again.store) <= {stream_of("lead-1")}
     assert again.kinds("lead-2")[-1] == "MessageCompleted"
     assert again.kinds("lead-3")[-1] == "MessageCompleted"
+
+
+def test_recovery_waits_for_views_that_vanish_while_it_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Removed beneath it, they are built anew: no reason to end."""
+    woken: list[str] = []
+    looks: list[str] = []
+
+    class Vanishing:
+        def __init__(self, _file: Path) -> None: ...
+
+        def position(self) -> ViewsPosition:
+            return ViewsPosition(1, "store", 7)
+
+        def unfinished(self) -> list[dict[str, str]]:
+            looks.append("look")
+            if len(looks) == 1:
+                raise LeadlineError("the views cannot be read: disk I/O error")
+            return [{"business_id": "acme", "lead_id": "+1"}]
+
+    monkeypatch.setattr(runner, "Views", Vanishing)
+    system: Any = SimpleNamespace(
+        store=SimpleNamespace(last_position=lambda: 7),
+        settings=Settings(),
+        directory=SimpleNamespace(wake=woken.extend),
+        _over=threading.Event(),
+    )
+    runner.System._recover(system)
+    assert woken == ["lead:acme:=2B1"]

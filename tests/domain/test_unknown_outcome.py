@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from domain import commands as co
@@ -146,6 +148,15 @@ def test_a_compensation_that_fails_after_settling_is_a_person_s_again() -> None:
     assert (letter.category, letter.settled) == ("compensation_failed", False)
     retry = co.RetryDeadLetter(command_id="c2", by="ann", dead_letter_id=dead_letter_id())
     assert names(story.command(retry)) == ["CommandRefused"]
+    assert settle(story, "undone", "c3") == ["ActionCompensated", "DeadLetterResolved"]
+
+
+def test_while_it_is_a_person_s_again_its_id_begins_no_second_life() -> None:
+    story = unknown_second()
+    settle(story, "undone")
+    story.answer(FailedForGood("shipped"))
+    story.now += timedelta(days=9)
+    assert names(story.receive(order())) == ["DuplicateDetected"]
     assert settle(story, "undone", "c3") == ["ActionCompensated", "DeadLetterResolved"]
 
 

@@ -19,6 +19,7 @@ from projections.metrics import LONGEST_US, MAX_VALUE
 from projections.projector import Progress, Projector, ProjectorSettings, run_projector
 from projections.queries import Views
 from projections.rebuild import one_at_a_time, rebuild, verify
+from projections.schema import VIEWS_VERSION
 from tests.support.projections_log import MemoryLog
 from tests.support.projections_story import LeadStory, Story
 
@@ -118,7 +119,8 @@ def test_views_of_another_version_are_rebuilt(watched: Watched, log: MemoryLog) 
         connection.execute("UPDATE views_meta SET views_version = 0")
     again = started_again(watched, log)
     again.step()
-    assert again.said == ["rebuilding the views: they are of version 0, this program makes version 1"]
+    said = f"they are of version 0, this program makes version {VIEWS_VERSION}"
+    assert again.said == [f"rebuilding the views: {said}"]
     assert again.position == 20
 
 

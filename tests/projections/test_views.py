@@ -318,6 +318,12 @@ def test_a_reject_resolved_as_done_completes_its_message(story: Story) -> None:
     assert (letters(story), processed(story)) == ([("resolved", "rejected")], [("success", "completed")])
 
 
+def test_a_reject_that_is_resolved_ends_no_message_of_the_same_id(story: Story, lead: LeadStory) -> None:
+    lead.add(lead.received("m-bad"), lead.dead_lettered("m-bad"))
+    story.add("rejects:3", rejected("d1"), ev.DeadLetterResolved("d1", "m-bad", "done", "c1", "ann", ""))
+    assert processed(story) == [("failed", "dead_lettered")]
+
+
 def test_commands_about_a_dead_letter_go_to_the_tokens_its_message_came_under(
     story: Story, lead: LeadStory
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -22,6 +23,8 @@ class Proxy:
         self._every: int | None = None
         self._left = 0
         self.loses: Loses = lambda _frame: False
+        #: Seconds that each frame from the server takes longer.
+        self.delay = 0.0
         #: Connections that were made, and that were cut.
         self.connections = 0
         self.cuts = 0
@@ -31,9 +34,10 @@ class Proxy:
     def url(self) -> str:
         return f"nats://127.0.0.1:{self._listener.getsockname()[1]}"
 
-    def cut_every(self, size: int) -> None:
-        """From now on cut every connection when so many bytes more have come, in the middle of what comes."""
-        self._every = self._left = size
+    def cut_every(self, size: int | None) -> None:
+        """From now on cut every connection when so many bytes more have come, in the middle of what comes; None
+        ends it."""
+        self._every, self._left = size, size or 0
 
     def cut(self) -> None:
         """Cut every connection now."""
@@ -74,6 +78,8 @@ class Proxy:
             for frame in _frames(server):
                 if self.loses(frame):
                     continue
+                if self.delay:
+                    time.sleep(self.delay)
                 self._left -= len(frame)
                 if self._every is not None and self._left < 0:
                     client.sendall(frame[: len(frame) // 2])

@@ -1,0 +1,141 @@
+"""People at work: they look at the queue and the tasks, and give commands over the log, some of them nonsense.
+
+They tell the truth: whether something of unknown outcome happened, they look up in the target's own ledger.
+"""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from domain import commands as co
+from domain.commands import PersonsCommand, encode_command
+from domain.tokens import encode
+from tests.support.system_sql import Row, query
+from tests.support.system_wire import Entry
+from tests.verify.evidence import read_ledgers
+from tests.verify.invariants.effects import effect_of
+from tests.verify.publisher import Publisher
+from tests.verify.workload import Sent
+from tests.verify.world import World
+
+#: Between two looks.
+LOOK_SECONDS = 0.3
+#: Dead letters and tasks that are dealt with in one look.
+AT_ONCE = 4
+
+_LETTERS = (
+    "SELECT d.*, s.business_token, s.lead_token FROM dead_letter_queue d JOIN dead_letter_subjects s USING (id)"
+    " WHERE d.status = 'failed' ORDER BY d.id"
+)
+_TASKS = "SELECT * FROM tasks WHERE status IN ('pending', 'in_progress') ORDER BY task_id LIMIT 200"
+_UNKNOWN = (
+    "SELECT json_extract(state, '$.event.key') AS key FROM stored_events"
+    " WHERE topic = 'action_failed.v1' AND originator_id = ? AND json_extract(state, '$.event.message_id') = ?"
+    " AND json_extract(state, '$.event.category') = 'outcome_unknown' ORDER BY originator_version DESC LIMIT 1"
+)
+
+
+class People:
+    """A thread that looks and acts until it is stopped."""
+
+    def __init__(self, world: World, publisher: Publisher) -> None:
+        self._world = world
+        self._publisher = publisher
+        self._dice = random.Random(f"{world.seed}/people")
+        self._number = 0
+        #: (dead letter, when its row last changed) that were dealt with.
+        self._dealt_with: set[tuple[str, str]] = set()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="people", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._over.set()
+        self._thread.join(30)
+
+    def _run(self) -> None:
+        while not self._over.wait(LOOK_SECONDS):
+            try:
+                self._publisher.put(list(self.look()))
+            except sqlite3.Error as error:  # no views, or none that can be read just now
+                self._world.note(f"people cannot look: {error}")
+
+    def look(self) -> Iterator[Sent]:
+        """What people do after one look."""
+        views = self._world.data / "views.db"
+        if not views.exists():
+            return
+        letters = query(views, _LETTERS)
+        fresh = [row for row in letters if (row["id"], row["updated_at"]) not in self._dealt_with]
+        for row in self._dice.sample(fresh, min(AT_ONCE, len(fresh))):
+            self._dealt_with.add((row["id"], row["updated_at"]))
+            for command in self._for_letter(row):
+                yield self._given(command, row["business_token"], row["lead_token"])
+        tasks = query(views, _TASKS)
+        for row in self._dice.sample(tasks, min(AT_ONCE, len(tasks))):
+            yield self._given(self._for_task(row), encode(row["business_id"]), encode(row["lead_id"]))
+        if tasks and self._dice.random() < 0.3:
+            yield from self._nonsense(tasks[0])
+
+    def _for_letter(self, row: Row) -> Iterator[PersonsCommand]:
+        dice, letter = self._dice, row["id"]
+        if row["category"] == "lead_stopped":
+            yield co.ResumeLead(**self._who())
+        elif row["category"] == "outcome_unknown":
+            happened: Literal["done", "undone"] = "done" if self._happened(row) else "undone"
+            yield co.ResolveDeadLetter(dead_letter_id=letter, outcome=happened, **self._who())
+            if happened == "undone" and dice.random() < 0.7:
+                yield co.RetryDeadLetter(dead_letter_id=letter, **self._who())
+        elif row["category"] == "compensation_failed":
+            yield co.ResolveDeadLetter(
+                dead_letter_id=letter, outcome=dice.choice(("done", "undone")), **self._who()
+            )
+        elif dice.random() < 0.6:
+            if dice.random() < 0.3 and row["category"] != "rejected":
+                yield co.AmendDeadLetter(dead_letter_id=letter, changes={"confidence": 0.9}, **self._who())
+            yield co.RetryDeadLetter(dead_letter_id=letter, **self._who())
+        else:
+            kind = dice.choice((co.DiscardDeadLetter, co.ResolveDeadLetter))
+            yield kind(dead_letter_id=letter, **self._who())
+
+    def _for_task(self, row: Row) -> PersonsCommand:
+        task, dice = row["task_id"], self._dice
+        kind = dice.choice((co.StartTask, co.CompleteTask, co.CancelTask, co.ReassignTask))
+        if kind is co.ReassignTask:
+            return co.ReassignTask(task_id=task, assigned_to_type="user", assigned_to_id="eve", **self._who())
+        return kind(task_id=task, **self._who())
+
+    def _nonsense(self, row: Row) -> Iterator[Sent]:
+        """Somebody else's task, a letter that is not there, bytes that are no command."""
+        business, lead = encode(row["business_id"]), encode(row["lead_id"])
+        other = next(name for name in self._world.businesses if name != row["business_id"])
+        yield self._given(co.CompleteTask(task_id=row["task_id"], **self._who()), encode(other), lead)
+        yield self._given(co.RetryDeadLetter(dead_letter_id="nobody", **self._who()), business, lead)
+        yield Sent(
+            Entry(f"leads.cmd.{business}.{lead}", b'{"command": "stop everything"'), "hostile messages"
+        )
+
+    def _given(self, command: PersonsCommand, business: str, lead: str) -> Sent:
+        """Mostly once; sometimes an impatient hand gives it twice."""
+        sent = Sent(Entry(f"leads.cmd.{business}.{lead}", encode_command(command)), "commands")
+        if self._dice.random() < 0.1:
+            self._publisher.put([sent])
+        return sent
+
+    def _who(self) -> dict[str, Any]:
+        self._number += 1
+        return {"command_id": f"cmd-{self._world.seed}-{self._number}", "by": "eve", "why": "it is my job"}
+
+    def _happened(self, row: Row) -> bool:
+        stream = f"lead:{row['business_token']}:{row['lead_token']}"
+        keys = query(self._events(), _UNKNOWN, (stream, row["message_id"]))
+        lines = read_ledgers(self._world.house.folder)
+        return bool(keys) and effect_of(lines, keys[0]["key"])
+
+    def _events(self) -> Path:
+        return self._world.data / "events.db"
