@@ -17,8 +17,6 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 
-import pykka
-
 import wiring
 from actors.breaker import BreakerActor, TargetParts
 from actors.calls import CallRegistry
@@ -28,7 +26,7 @@ from actors.event_store import EventStore
 from actors.executors import registry as executors
 from actors.guardian import Guardian
 from actors.intake import Intake, IntakePorts
-from actors.journal import JournalActor, JournalHandle, open_recorder
+from actors.journal import JournalActor, JournalHandle, open_recorder, stop_journal
 from actors.lead import LeadParts
 from actors.ownership import DataFolderLock, Owner, own, telling
 from actors.pool import Dispatcher
@@ -215,7 +213,7 @@ class System:
         assert isinstance(actor, JournalActor)  # it lives: its thread has just started
         self._journal = actor
         self._handle = JournalHandle(actor)
-        self._closers.append(lambda: _stop_quietly(ref))
+        self._closers.append(lambda: stop_journal(ref))
 
     def _start_projector(self) -> None:
         settings = self.settings
@@ -381,13 +379,6 @@ def _readable(read: Callable[[], T]) -> T | None:
         return read()
     except LeadlineError:
         return None
-
-
-def _stop_quietly(ref: pykka.ActorRef[Any]) -> None:
-    try:
-        ref.stop(timeout=5.0)
-    except (pykka.ActorDeadError, pykka.Timeout):
-        return  # it has died before, and the guardian knows
 
 
 def main() -> None:

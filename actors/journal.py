@@ -35,7 +35,7 @@ from eventsourcing.sqlite import (
     SQLiteDatastore,
     SQLiteProcessRecorder,
 )
-from pykka import ThreadingActor
+from pykka import ActorDeadError, ActorRef, ThreadingActor, Timeout
 from pykka._envelope import Envelope
 from pykka.messages import _ActorStop
 
@@ -370,3 +370,11 @@ class JournalHandle:
 
     def keep(self, snapshot: Snapshot) -> None:
         self._inbox.put(Envelope(snapshot))
+
+
+def stop_journal(ref: ActorRef[JournalActor], timeout: float = 5.0) -> None:
+    """End it after what is queued."""
+    try:
+        ref.stop(timeout=timeout)
+    except (ActorDeadError, Timeout):
+        return  # it has died before, and the guardian knows
