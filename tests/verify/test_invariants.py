@@ -164,6 +164,10 @@ def an_action_is_its_steps(found: Evidence) -> None:
     found.events[at] = msgspec.structs.replace(found.events[at], event=step)
 
 
+def parked_ones_wait(found: Evidence) -> None:
+    changed(found, where(found, ev.MessageReceived), behind="a dead letter that nobody has")
+
+
 def calls_alternate(found: Evidence) -> None:
     again(found, ev.ActionStarted)
 
