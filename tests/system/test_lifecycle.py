@@ -87,6 +87,7 @@ def draining(house: Leadline) -> Owner:
 def test_status_says_what_a_draining_runner_still_waits_for(house: Leadline) -> None:
     house.set("drain_seconds = 600\n" + TENANTS + target("notify_sales", "hang", timeout_seconds=600))
     runner = house.run()
+    house.wait_idle()  # the views are there
     assert house.ask("status")["runner"]["state"] == "working"
     house.publish([message("m-1")])
     eventually(lambda: bool(events(house.data, "action_started.v1")), within=PATIENCE)
