@@ -18,8 +18,8 @@ def refusal(answer: Answer, *, keyed: bool, now: datetime | None = None) -> Outc
     """The outcome of an answer that is none of success; None for 2xx.
 
     A 5xx proves nothing: the error may have come after the deed, or from a gateway in between; neither does a
-    redirection, which may well lead to what was made. `keyed` requests are sent again for them; 409 says there
-    that the first one is still at work.
+    redirection, which may well lead to what was made. `keyed` requests are sent again for them, at the time that a
+    503 names; 409 says there that the first one is still at work.
     """
     status = answer.status
     said = _said(answer)
@@ -32,7 +32,7 @@ def refusal(answer: Answer, *, keyed: bool, now: datetime | None = None) -> Outc
         return Misconfigured(said, switched_off=True)
     if status == 429:
         return Failed(said, pause, throttled=True)
-    if status == 503 and pause is not None:
+    if status == 503 and pause is not None and keyed:
         return Failed(said, pause)
     if status >= 500 or status < 400 or status in (408, 425) or (status == 409 and keyed):
         return Unknown(said)

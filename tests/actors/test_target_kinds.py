@@ -142,6 +142,9 @@ def test_what_was_throttled_or_could_not_be_reached_is_done_once_at_the_next_try
 def test_a_pause_that_is_asked_for_is_handed_on(kind: Kind, fault: str, least: int, most: int) -> None:
     kind.fault(fault)
     outcome = kind.call()
+    if fault == "503_pause" and kind.idempotency == "once":
+        assert isinstance(outcome, Unknown)  # it proves nothing: such a target is not called again
+        return
     assert isinstance(outcome, Failed)
     assert outcome.throttled == fault.startswith("429")
     assert least * 1_000_000 <= (outcome.retry_after_us or 0) <= most * 1_000_000
