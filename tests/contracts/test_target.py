@@ -28,7 +28,7 @@ OUTCOMES: dict[str, type] = {
 #: What a real server does where a scripted target is told to say something.
 FAULTS = {
     "done": "",
-    "fail": "503_pause",
+    "fail": "429",
     "throttle": "429",
     "fail_for_good": "422",
     "unknown": "reset_after",

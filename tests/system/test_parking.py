@@ -27,6 +27,7 @@ def test_later_messages_wait_behind_a_dead_letter_over_a_restart_and_follow_it_i
     runner = house.run()
     for business in ("strict", "loose"):
         house.publish([message(f"m-{n}", "+1", business) for n in (1, 2)])
+    house.wait_idle()  # the first call is to fail, and it is to be this lead's
     house.publish([message("m-1", "+2", "strict")])
     house.wait_idle()
     [letter] = [row for row in view(house.data, "dead_letter_queue") if row["business_id"] == "strict"]
