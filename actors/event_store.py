@@ -177,11 +177,12 @@ class EventStore:
 def _readable(rows: Iterable[tuple[Any, ...]], skips: Skips) -> list[Recorded]:
     """The rows up to the first that cannot be read; raises only where that is the very first."""
     events: list[Recorded] = []
+    decode, any_skipped = codec.decode, bool(skips)
     for position, stream, version, topic, state in rows:
-        if skips and skips.cover(position, stream, topic, state):
+        if any_skipped and skips.cover(position, stream, topic, state):
             continue
         try:
-            events.append(codec.decode(topic, state, stream, version, position))
+            events.append(decode(topic, state, stream, version, position))
         except Exception:
             if not events:
                 raise

@@ -120,8 +120,10 @@ class EventRecorder(SQLiteProcessRecorder):
     def rows(self, statement: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
         """A short read transaction."""
         with self.datastore.transaction(commit=False) as cursor:
+            cursor.sqlite_cursor.row_factory = None  # plain tuples: the library's rows cost a copy each
             cursor.execute(statement, params)
-            return [tuple(row) for row in cursor.fetchall()]
+            found: list[tuple[Any, ...]] = cursor.fetchall()
+            return found
 
 
 def open_recorder(path: Path, *, read_only: bool = False) -> EventRecorder:

@@ -67,15 +67,18 @@ class Fold:
         needs = self._needs
         owners = self._owners
         for recorded in batch:
-            owner = owners.get(recorded.stream)
-            if owner is None:
-                owner = owners[recorded.stream] = _owner_of(recorded.stream)
+            stream = recorded.stream
+            if stream not in owners:
+                owners[stream] = _owner_of(stream)
             event = recorded.event
-            kind = type(event)
-            for handler in needs.get(kind, ()):
+            handlers = needs.get(type(event))
+            if handlers is None:
+                continue
+            owner = owners[stream]
+            for handler in handlers:
                 handler(recorded, event, owner)
-            if kind is ev.DeadLetterResolved and owner is NOBODY:
-                self._settled.append(event)  # type: ignore[arg-type]
+            if owner is NOBODY and type(event) is ev.DeadLetterResolved:
+                self._settled.append(event)
 
     def collect_more(self) -> None:
         """Ask for the rows that only the loaded dead letters could name."""
@@ -91,9 +94,11 @@ class Fold:
         owners = self._owners
         for recorded in batch:
             event = recorded.event
-            owner = owners[recorded.stream]
-            for handler in folds.get(type(event), ()):
-                handler(recorded, event, owner)
+            handlers = folds.get(type(event))
+            if handlers is not None:
+                owner = owners[recorded.stream]
+                for handler in handlers:
+                    handler(recorded, event, owner)
         self._metrics.ends()
 
     def done(self) -> None:

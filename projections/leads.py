@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from domain import events as ev
-from domain.events import Recorded
+from domain.events import Event, Recorded
 from projections import schema
 from projections.rows import Handlers, Owner, Rows
 from projections.schema import instant
@@ -40,7 +40,7 @@ class Leads:
         self._flags = Rows(schema.lead_flags, FlagsRow)
         self.tables = (self.rows, self._flags)
         self.needs: Handlers = {
-            ev.MessageReceived: self._will_need,
+            ev.MessageReceived: self.will_need,
             ev.LeadFlagged: self._will_need_flags,
             ev.LeadUnflagged: self._will_need_flags,
         }
@@ -62,7 +62,8 @@ class Leads:
             row.open_tasks -= 1
             self.rows.put(owner, row)
 
-    def _will_need(self, _: Recorded, event: ev.MessageReceived, owner: Owner) -> None:
+    def will_need(self, _: Recorded, event: Event, owner: Owner) -> None:
+        """The event changes its lead's row."""
         self.rows.will_need(owner)
 
     def _will_need_flags(self, _: Recorded, event: ev.LeadFlagged, owner: Owner) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
+from collections import defaultdict
 from typing import TypeAlias
 
 from msgspec import Struct
@@ -66,7 +67,7 @@ class Metrics:
         self._rows = Rows(schema.metrics, MetricRow, whole=True)
         self.tables = (self._rows,)
         #: What the batch adds to each counter, and the last state of each breaker.
-        self._counted: dict[tuple[str, Labels], int] = {}
+        self._counted: defaultdict[tuple[str, Labels], int] = defaultdict(int)
         self._states: dict[str, int] = {}
         self._intents: set[str] = set()
         self._observed: dict[str, _Observed] = {}
@@ -90,7 +91,7 @@ class Metrics:
 
     def begins(self) -> None:
         """The table is loaded: which intents have a label of their own follows from it."""
-        self._counted = {}
+        self._counted = defaultdict(int)
         self._states = {}
         self._observed = {name: _Observed(bounds) for name, bounds in BUCKETS.items()}
         name = "ai_intent_detected_total"
@@ -133,10 +134,11 @@ class Metrics:
         self._observe("ai_intent_confidence", round(event.confidence * 1_000_000))
 
     def _executed(self, _: Recorded, event: ev.ActionExecuted, owner: Owner) -> None:
-        self._count_action(event.action, "done")
+        self._counted["whatsapp_action_executed_total", ("action", event.action, "outcome", "done")] += 1
 
     def _failed(self, _: Recorded, event: ev.ActionFailed, owner: Owner) -> None:
-        self._count_action(event.action, "unknown" if event.category == "outcome_unknown" else "failed")
+        outcome = "unknown" if event.category == "outcome_unknown" else "failed"
+        self._add("whatsapp_action_executed_total", ("action", event.action, "outcome", outcome))
 
     def _compensated(self, _: Recorded, event: ev.ActionCompensated, owner: Owner) -> None:
         self._add("whatsapp_action_compensated_total", ("action", event.action))
@@ -167,17 +169,13 @@ class Metrics:
     def _breaker(self, name: str, state: str) -> None:
         self._states[name] = BREAKER_STATES[state]
 
-    def _count_action(self, action: str, outcome: str) -> None:
-        self._add("whatsapp_action_executed_total", ("action", action, "outcome", outcome))
-
     def _observe(self, name: str, millionths: int) -> None:
         observed = self._observed[name]
         observed.total += millionths
         observed.buckets[bisect_left(observed.bounds, millionths)] += 1
 
     def _add(self, name: str, labels: Labels = (), by: int = 1) -> None:
-        counter = (name, labels)
-        self._counted[counter] = self._counted.get(counter, 0) + by
+        self._counted[name, labels] += by
 
     def _row(self, name: str, labels: Labels) -> MetricRow:
         key = (name, labels_text(labels))

@@ -44,8 +44,8 @@ class Tasks:
         self._rows = Rows(schema.tasks, TaskRow)
         self.tables = (self._rows,)
         self.needs: Handlers = {
-            ev.ActionExecuted: self._will_make,
-            ev.ReplyExpired: self._will_make,
+            ev.ActionExecuted: self._leads.will_need,
+            ev.ReplyExpired: self._leads.will_need,
             ev.ActionCompensated: self._will_need,
             ev.TaskStarted: self._will_need,
             ev.TaskCompleted: self._will_need,
@@ -61,10 +61,6 @@ class Tasks:
             ev.TaskCancelled: self._cancelled,
             ev.TaskReassigned: self._reassigned,
         }
-
-    def _will_make(self, _: Recorded, event: ev.ActionExecuted | ev.ReplyExpired, owner: Owner) -> None:
-        self._rows.will_make(event.task.task_id)
-        self._leads.rows.will_need(owner)
 
     def _will_need(self, _: Recorded, event: ev.TaskStarted, owner: Owner) -> None:
         self._rows.will_need(event.task_id)
