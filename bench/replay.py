@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from eventsourcing.persistence import StoredEvent
@@ -37,7 +38,7 @@ def run() -> None:
         made = _make(folder / "events.db")
         log = EventStore.open(folder / "events.db")
         began = time.perf_counter()
-        rebuild(log, folder / "views.db")
+        rebuild(log, folder / "views.db", open_log=partial(EventStore.open, folder / "events.db"))
         seconds = time.perf_counter() - began
         log.close()
         print(

@@ -20,7 +20,7 @@ from cli import options
 from cli.output import note, notes, say, show_json
 from cli.shell import WrongUseError, settings_of
 from domain.errors import LeadlineError
-from projections.rebuild import remove_database
+from projections.build import remove_database
 from settings import Settings
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The backup's folder.")]

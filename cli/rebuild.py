@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -12,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import runner
 import wiring
+from actors.event_store import EventStore
 from cli import options
 from cli.output import note, notes, say, show_json
 from cli.shell import FAILED, settings_of
@@ -49,12 +51,21 @@ def rebuild(
 
 def rebuilt(settings: Settings) -> ViewsPosition:
     with closing(runner.open_event_log(settings)) as log, building() as on_built:
-        return views_rebuild.rebuild(log, wiring.views_path(settings), on_built=on_built)
+        return views_rebuild.rebuild(
+            log, wiring.views_path(settings), on_built=on_built, open_log=_opens(settings)
+        )
 
 
 def verified(settings: Settings) -> Verification:
     with closing(runner.open_event_log(settings)) as log, building() as on_built:
-        return views_rebuild.verify(log, wiring.views_path(settings), on_built=on_built)
+        return views_rebuild.verify(
+            log, wiring.views_path(settings), on_built=on_built, open_log=_opens(settings)
+        )
+
+
+def _opens(settings: Settings) -> Callable[[], EventStore]:
+    """For the process beside, which is handed the path and nothing else."""
+    return partial(EventStore.open, wiring.events_path(settings))
 
 
 def tell_differences(compared: Verification) -> None:

@@ -8,7 +8,7 @@ the rows come out the same.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from domain import events as ev
 from domain.events import Event, Recorded
@@ -24,14 +24,17 @@ from projections.unfinished import Unfinished
 
 NOBODY: Owner = ("", "")
 
+#: Views that need nothing of each other's: who has what to do, and what became of each message.
+Part: TypeAlias = Literal["all", "work", "outcomes"]
+
 #: Streams whose ids stay decoded from batch to batch.
 KEPT_OWNERS = 50_000
 
 
 class Fold:
-    """The views' rows of one batch. Belongs to one thread."""
+    """The rows of one batch, of all views or of one part of them. Belongs to one thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, part: Part = "all") -> None:
         self._leads = Leads()
         self._tasks = Tasks(self._leads)
         self._dead_letters = DeadLetters()
@@ -39,19 +42,21 @@ class Fold:
         self._metrics = Metrics()
         self._breakers = Breakers()
         self._unfinished = Unfinished()
-        views = (
-            self._leads,
-            self._tasks,
+        work = (self._leads, self._tasks)
+        outcomes = (
             self._dead_letters,
             self._processed,
             self._metrics,
             self._breakers,
             self._unfinished,
         )
+        views = {"all": (*work, *outcomes), "work": work, "outcomes": outcomes}[part]
         self._needs = _by_type([view.needs for view in views])
         self._folds = _by_type([view.folds for view in views])
+        #: What has to be read; None where it is everything.
+        self.kinds = frozenset((*self._needs, *self._folds)) if part == "work" else None
         #: Loaded first: what else is needed hangs on them.
-        self.first_tables: Sequence[Rows[Any]] = self._dead_letters.tables
+        self.first_tables: Sequence[Rows[Any]] = self._dead_letters.tables if part != "work" else ()
         self.other_tables: Sequence[Rows[Any]] = tuple(
             rows for view in views if view is not self._dead_letters for rows in view.tables
         )

@@ -5,6 +5,8 @@ As a process it leaves the interpreter to the actors, which for the projector is
 
 from __future__ import annotations
 
+import atexit
+import gc
 import multiprocessing
 import signal
 import sqlite3
@@ -18,15 +20,12 @@ from typing import Protocol
 
 import structlog
 
-from domain.ports import EventLog
-from projections.elsewhere import end_with_parent, rebuild_elsewhere
+from projections.aside import end_with_parent
+from projections.build import OpenLog, Stopping
+from projections.elsewhere import rebuild_elsewhere
 from projections.projector import ProjectorSettings, Rebuilder, run_projector
-from projections.rebuild import Stopping
 
 log = structlog.get_logger(__name__)
-
-#: Opens a reader of the store; picklable, since the process form opens its own.
-OpenLog = Callable[[], EventLog]
 
 #: The follower itself: runs until the event is set, then once more over what is there.
 Body = Callable[[Stopping], None]
@@ -35,6 +34,8 @@ Body = Callable[[Stopping], None]
 SetUp = Callable[[], None]
 
 _STOP_SECONDS = 10.0
+#: A follower makes no cycles to speak of, and a batch of rows is not worth being looked through for some.
+_COLLECTIONS = (100_000, 20, 100)
 
 
 def as_it_is() -> None:
@@ -80,16 +81,19 @@ class ProcessHost:
         context = multiprocessing.get_context("spawn")  # threads are running: a fork would copy their locks
         # A pipe and no event of the library's: its semaphores outlive a killed parent, which is then said aloud.
         told, self._stop = context.Pipe(duplex=False)
+        # No daemon of the library's, which may not have children; `atexit` does what is needed of it.
         self._process = context.Process(
-            target=_run_as_process, args=(body, told, set_up), name=f"leadline-{name}", daemon=True
+            target=_run_as_process, args=(body, told, set_up), name=f"leadline-{name}"
         )
         self._process.start()
+        atexit.register(self.stop)
         told.close()  # the child has its own
 
     def alive(self) -> bool:
         return self._process.is_alive()
 
     def stop(self) -> None:
+        atexit.unregister(self.stop)
         self._stop.close()
         self._process.join(_STOP_SECONDS)
         if self._process.is_alive():
@@ -138,6 +142,8 @@ def _run_as_process(body: Body, told: Connection, set_up: SetUp) -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
     stop = threading.Event()
     threading.Thread(target=_await_stop, args=(told, stop), daemon=True).start()
+    gc.freeze()
+    gc.set_threshold(*_COLLECTIONS)
     body(stop)
 
 

@@ -11,6 +11,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -18,9 +19,10 @@ from msgspec import Struct
 
 from domain.errors import UnknownEventError
 from domain.ports import EventLog
+from projections.build import OpenLog, RebuildStoppedError, Stopping
 from projections.database import file_of, open_writer
 from projections.fold import Fold
-from projections.rebuild import RebuildBusyError, RebuildStoppedError, Stopping, rebuild
+from projections.rebuild import RebuildBusyError, rebuild
 from projections.store import (
     ViewsMovedError,
     ViewsPosition,
@@ -238,7 +240,7 @@ class Projector:
 
 
 def run_projector(
-    open_log: Callable[[], EventLog],
+    open_log: OpenLog,
     views: str | Path,
     stop: Stopping,
     *,
@@ -248,8 +250,11 @@ def run_projector(
 ) -> None:
     """A projector with a log of its own, until `stop` is set: the body of a thread or of a process."""
     log = open_log()
+    here = partial(rebuild, log, views, open_log=open_log)
     try:
-        Projector(log, views, settings, say=say, rebuilder=rebuilder).run(stop)
+        Projector(log, views, settings, say=say, rebuilder=rebuilder or (lambda stop: here(stop=stop))).run(
+            stop
+        )
     finally:
         log.close()
 

@@ -1,7 +1,6 @@
-"""Views from zero: built beside the ones that serve, and swapped in whole.
+"""Views built anew beside the ones that serve, and swapped in whole; or compared with them.
 
-`views.next.db` is filled with indexes made at the end and nothing synchronised, since it is worth nothing
-before the swap. The swap is one SQLite transaction (the backup API copies it into `views.db`): readers see
+The swap of `views.next.db` is one SQLite transaction (the backup API copies it into `views.db`): readers see
 the old views or the new ones, a kill at any moment leaves one of them, and no file is replaced under
 a reader. Where there is no sound `views.db`, the file is renamed into its place.
 """
@@ -9,37 +8,35 @@ a reader. Where there is no sound `views.db`, the file is renamed into its place
 from __future__ import annotations
 
 import fcntl
-import gc
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Protocol
 
 from msgspec import Struct
 
-from domain.errors import LeadlineError, UnknownEventError
+from domain.errors import LeadlineError
 from domain.ports import EventLog
+from projections.build import (
+    BATCH,
+    Building,
+    OnBuilt,
+    OpenLog,
+    Stopping,
+    build,
+    companions,
+    fill,
+    remove_database,
+)
 from projections.compare import Difference, compare
 from projections.database import BUSY_MS, file_of, open_writer
-from projections.fold import Fold
 from projections.queries import Views
-from projections.store import ViewsPosition, ViewsStore, apply_up_to_trouble, doubt
-
-#: Larger than the live ones: the more of a row's changes meet in memory, the fewer are written.
-BATCH = 20_000
-
-#: Called after each batch with how far the new views are and how far they have to go.
-OnBuilt = Callable[[int, int], None]
+from projections.store import ViewsPosition, ViewsStore, doubt
 
 
 class RebuildBusyError(LeadlineError):
     """Another rebuild of the same views is under way."""
-
-
-class RebuildStoppedError(LeadlineError):
-    """The rebuild was told to stop before it had come to the end; the old views stand."""
 
 
 class Verification(Struct, frozen=True):
@@ -52,22 +49,6 @@ class Verification(Struct, frozen=True):
     stopped_error: str | None = None
 
 
-class Building(Struct, frozen=True):
-    """How a rebuild is done."""
-
-    batch: int = BATCH
-    #: Position to stop at; by default the store's last when it begins.
-    upto: int | None = None
-    on_built: OnBuilt | None = None
-    stop: Stopping | None = None
-
-
-class Stopping(Protocol):
-    """What `threading.Event` and `multiprocessing.Event` have in common here."""
-
-    def is_set(self) -> bool: ...
-
-
 def rebuild(
     log: EventLog,
     views: str | Path,
@@ -75,13 +56,15 @@ def rebuild(
     batch: int = BATCH,
     on_built: OnBuilt | None = None,
     stop: Stopping | None = None,
+    open_log: OpenLog | None = None,
 ) -> ViewsPosition:
     """Build the views anew up to the store's last event, and put them in the place of the old ones.
 
     An event that cannot be read or applied ends the building before it, and stands in `stopped_error`.
+    With `open_log`, which is picklable, a process beside does its part where there is much to fold.
     Raises `RebuildBusyError`, `RebuildStoppedError`, and what the databases raise.
     """
-    building = Building(batch, None, on_built, stop)
+    building = Building(batch, None, on_built, stop, open_log)
     live = file_of(views)
     if live is None:
         return _rebuild_in_place(log, views, building)
@@ -97,7 +80,12 @@ def rebuild(
 
 
 def verify(
-    log: EventLog, views: str | Path, *, batch: int = BATCH, on_built: OnBuilt | None = None
+    log: EventLog,
+    views: str | Path,
+    *,
+    batch: int = BATCH,
+    on_built: OnBuilt | None = None,
+    open_log: OpenLog | None = None,
 ) -> Verification:
     """Compare the live views with views built from zero, at one position: that of a copy of the live ones.
 
@@ -116,7 +104,7 @@ def verify(
         try:
             _copy(live, copy)
             position = Views(copy).position()
-            built = build(log, beside, Building(batch, position.position, on_built))
+            built = build(log, beside, Building(batch, position.position, on_built, None, open_log))
             if built.stopped_error is not None:
                 raise LeadlineError(f"the views cannot be rebuilt: {built.stopped_error}")
             rows, differences = compare(copy, beside)
@@ -124,19 +112,6 @@ def verify(
             remove_database(copy)
             remove_database(beside)
     return Verification(position.position, rows, differences, position.stopped_error)
-
-
-def build(log: EventLog, path: Path, building: Building | None = None) -> ViewsPosition:
-    """A new views database at `path`, all indexes made, closed."""
-    remove_database(path)
-    store = ViewsStore(open_writer(path, scratch=True))
-    try:
-        with _without_collections():
-            position = _fill(store, log, store.create(log.store_id(), indexes=False), building or Building())
-        store.create_indexes()
-    finally:
-        store.close()
-    return position
 
 
 def swap(built: Path, live: Path) -> None:
@@ -154,17 +129,11 @@ def swap(built: Path, live: Path) -> None:
             pass  # what stands there is no database any more: nobody can be reading it
         else:
             return
-    for leftover in _companions(live):
+    for leftover in companions(live):
         leftover.unlink(missing_ok=True)
     _sync(built)
     built.replace(live)
     _sync(live.parent)
-
-
-def remove_database(path: Path) -> None:
-    """Remove a database that nobody uses, with the files that SQLite keeps beside it."""
-    for file in (path, *_companions(path)):
-        file.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -178,47 +147,13 @@ def one_at_a_time(live: Path, what: str) -> Iterator[None]:
         yield
 
 
-def _fill(store: ViewsStore, log: EventLog, position: ViewsPosition, building: Building) -> ViewsPosition:
-    fold = Fold()
-    last = log.last_position() if building.upto is None else building.upto
-    while position.position < last:
-        if building.stop is not None and building.stop.is_set():
-            raise RebuildStoppedError("the rebuild was stopped; the old views stand")
-        try:
-            events = log.read(position.position, building.batch)
-        except UnknownEventError as error:
-            return store.say_stopped(position, str(error))
-        if events and events[-1].position > last:
-            events = [recorded for recorded in events if recorded.position <= last]
-        if not events:
-            break
-        position, trouble = apply_up_to_trouble(store, fold, events, position)
-        if trouble is not None:
-            return store.say_stopped(position, trouble)
-        if building.on_built is not None:
-            building.on_built(position.position, last)
-    return position
-
-
 def _rebuild_in_place(log: EventLog, views: str | Path, building: Building) -> ViewsPosition:
     """Without a file there is no beside yet: the tables are dropped and filled again."""
     store = ViewsStore(open_writer(views))
     try:
-        return _fill(store, log, store.clear(log.store_id()), building)
+        return fill(store, log, store.clear(log.store_id()), building)
     finally:
         store.close()
-
-
-@contextmanager
-def _without_collections() -> Iterator[None]:
-    """A fold makes no cycles, and the garbage collector looking for them takes an eighth of the time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _copy(live: Path, copy: Path) -> None:
@@ -235,10 +170,6 @@ def _copy(live: Path, copy: Path) -> None:
 
 def _beside(live: Path, what: str) -> Path:
     return live.with_name(f"{live.stem}.{what}{live.suffix}")
-
-
-def _companions(path: Path) -> Iterator[Path]:
-    return (path.with_name(path.name + suffix) for suffix in ("-wal", "-shm", "-journal"))
 
 
 def _sync(path: Path) -> None:

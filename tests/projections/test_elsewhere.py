@@ -10,9 +10,10 @@ import pytest
 
 from domain.ports import EventLog
 from projections import elsewhere
+from projections.build import RebuildStoppedError
 from projections.elsewhere import rebuild_elsewhere
 from projections.queries import Views
-from projections.rebuild import RebuildStoppedError, one_at_a_time
+from projections.rebuild import one_at_a_time
 from tests.support.projections_log import MemoryLog
 from tests.support.projections_story import LeadStory, Story
 

@@ -17,13 +17,12 @@ from hypothesis import strategies as st
 from domain import events as ev
 from domain.errors import LeadlineError
 from projections import rebuild as rebuild_module
+from projections.build import RebuildStoppedError, build
 from projections.compare import compare
 from projections.projector import Projector, ProjectorSettings
 from projections.queries import Views
 from projections.rebuild import (
     RebuildBusyError,
-    RebuildStoppedError,
-    build,
     one_at_a_time,
     rebuild,
     swap,

@@ -1,0 +1,69 @@
+"""Work in a process of its own: beside actors, it would keep the interpreter to itself for its time [H27]."""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from multiprocessing.connection import wait as wait_for
+
+
+class Aside:
+    """A function at work in another process, which ends with this one, however that ends.
+
+    The function and what it is given are picklable. What it raises comes back as one line of words.
+    """
+
+    def __init__(self, name: str, work: Callable[..., object], *given: object) -> None:
+        context = multiprocessing.get_context("spawn")  # threads are running: a fork would copy their locks
+        self._words, writer = context.Pipe(duplex=False)
+        # No daemon of the library's, which may not have children; `atexit` does what is needed of it.
+        self._process = context.Process(target=_run, args=(work, given, writer), name=f"leadline-{name}")
+        self._process.start()
+        atexit.register(self.kill)
+        writer.close()
+
+    def alive(self) -> bool:
+        return self._process.is_alive()
+
+    def join(self, seconds: float | None = None) -> None:
+        """Wait for its end, so long at most."""
+        self._process.join(seconds)
+
+    def kill(self) -> None:
+        """End it where it is, if it has not ended."""
+        atexit.unregister(self.kill)
+        self._process.kill()
+        self._process.join()
+
+    def failure(self) -> str | None:
+        """What ended it, in one line; None where it came to its end. It is not alive."""
+        atexit.unregister(self.kill)
+        if self._process.exitcode == 0:
+            return None
+        try:
+            return str(self._words.recv())
+        except EOFError:
+            return f"its process ended with {self._process.exitcode}"
+
+
+def end_with_parent() -> None:
+    """Ends this process when its parent is gone: a killed parent stops nobody, its sentinel says it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait_for([parent.sentinel])
+        os._exit(1)
+
+
+def _run(work: Callable[..., object], given: tuple[object, ...], words: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which kills this one
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    try:
+        work(*given)
+    except Exception as error:  # whatever it is, it is said by the parent, in one line
+        words.send(str(error))
+        raise SystemExit(1) from None
