@@ -19,6 +19,9 @@ from projections.schema import instant
 #: For how long a message id is promised to take effect once, from its recorded receipt [G3].
 EXPIRY = timedelta(days=8)
 
+#: So many rows of messages at work stay in memory: each changes once more, when it ends.
+KEPT = 20_000
+
 
 class ProcessedRow(Struct, gc=False):
     message_id: str
@@ -36,7 +39,7 @@ class ProcessedMessages:
 
     def __init__(self, dead_letters: DeadLetters) -> None:
         self._dead_letters = dead_letters
-        self._rows = Rows(schema.processed_messages, ProcessedRow)
+        self._rows = Rows(schema.processed_messages, ProcessedRow, kept=KEPT, worth=_is_open)
         self.tables = (self._rows,)
         self.needs: Handlers = {
             ev.MessageReceived: self._will_make,
@@ -139,3 +142,7 @@ class ProcessedMessages:
         if row is None or row.message_id is None or row.lead_id is None or row.business_id is None:
             return None
         return row.message_id, row.lead_id, row.business_id
+
+
+def _is_open(row: ProcessedRow) -> bool:
+    return row.disposition == "in_progress"

@@ -30,6 +30,7 @@ class Rows(Generic[R]):
 
     __slots__ = (
         "_made",
+        "_worth",
         "changed",
         "kept",
         "known",
@@ -42,7 +43,17 @@ class Rows(Generic[R]):
         "whole",
     )
 
-    def __init__(self, table: Table, row: type[R], *, whole: bool = False, kept: int = 0) -> None:
+    def __init__(
+        self,
+        table: Table,
+        row: type[R],
+        *,
+        whole: bool = False,
+        kept: int = 0,
+        worth: Callable[[R], bool] | None = None,
+    ) -> None:
+        """`worth` says of a changed row whether it stays among the kept ones; without it all do."""
+        self._worth = worth
         self.table = table
         self.row = row
         #: A small table is loaded once, and kept from batch to batch.
@@ -92,8 +103,8 @@ class Rows(Generic[R]):
 
     def done(self) -> None:
         """The batch is written."""
-        if not self.whole and len(self.known) > self.kept:
-            self.known.clear()
+        if not self.whole:
+            self._forget_some()
         self.wanted.clear()
         self.wanted_by.clear()
         self.changed.clear()
@@ -105,3 +116,12 @@ class Rows(Generic[R]):
         self.done()
         self.known.clear()
         self.loaded = False
+
+    def _forget_some(self) -> None:
+        worth, known = self._worth, self.known
+        if self.kept and worth is not None:
+            for key, row in self.changed.items():
+                if not worth(row):
+                    known.pop(key, None)
+        if len(known) > self.kept:
+            known.clear()

@@ -23,6 +23,9 @@ LEAD_RESUME = "lead resume"
 
 DEAD_LETTER = "dead letter "
 
+#: What is at work is heard of again soon: so many rows stay in memory, less than 1 KiB each.
+KEPT = 20_000
+
 #: What moves on only when a person does something, besides what waits behind a dead letter.
 WAITS_FOR_PERSON = frozenset({TARGET_CONFIGURATION, LEAD_RESUME})
 
@@ -45,7 +48,7 @@ class Unfinished:
     """Folds the view."""
 
     def __init__(self) -> None:
-        self.rows = Rows(schema.unfinished, UnfinishedRow)
+        self.rows = Rows(schema.unfinished, UnfinishedRow, kept=KEPT)
         self.tables = (self.rows,)
         #: Lead → its rows that are known, removed ones among them; made when a batch first asks for it.
         self._by_lead: dict[Owner, set[tuple[str, str, str]]] | None = None

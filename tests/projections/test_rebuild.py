@@ -7,8 +7,9 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from domain import events as ev
 from domain.errors import LeadlineError
+from projections import leads, processed_messages, unfinished
 from projections import rebuild as rebuild_module
 from projections.build import RebuildStoppedError, build
 from projections.compare import compare
@@ -53,15 +55,29 @@ def dump(views: Path) -> list[str]:
         return list(connection.iterdump())
 
 
+@contextmanager
+def remembering(kept: int) -> Iterator[None]:
+    """Views that keep so many rows in memory from batch to batch."""
+    with (
+        patch.object(leads, "KEPT_LEADS", kept),
+        patch.object(processed_messages, "KEPT", kept),
+        patch.object(unfinished, "KEPT", kept),
+    ):
+        yield
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    story=stories(), sizes=st.lists(st.integers(1, 40), min_size=1, max_size=6), rebuilt_by=st.integers(1, 50)
+    story=stories(),
+    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=6),
+    rebuilt_by=st.integers(1, 50),
+    kept=st.sampled_from([0, 1, 3, 20_000]),
 )
 def test_a_rebuild_equals_the_live_views_whatever_the_batches(
-    story: Story, sizes: list[int], rebuilt_by: int
+    story: Story, sizes: list[int], rebuilt_by: int, kept: int
 ) -> None:
     log = MemoryLog()
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, remembering(kept):
         folder = Path(name)
         projector = Projector(log, folder / "views.db", ProjectorSettings(batch=30))
         start, turn = 0, 0
