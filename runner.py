@@ -24,7 +24,7 @@ from actors.clock import SystemClock
 from actors.directory import Directory
 from actors.event_store import EventStore
 from actors.executors import registry as executors
-from actors.guardian import Guardian
+from actors.guardian import Guardian, whose_code_hangs
 from actors.intake import Intake, IntakePorts
 from actors.journal import JournalActor, JournalHandle, open_recorder, stop_journal
 from actors.lead import LeadParts
@@ -105,9 +105,14 @@ class System:
         self._owner = owner
         self._set_up = set_up
         self.dispatcher = Dispatcher(settings.pool.threads)
-        self.guardian = Guardian(self.dispatcher, settings.pool.busy_warning_seconds)
         self.scheduler = Scheduler(self._tell)
         self.directory = Directory(wiring.limits(settings), self.scheduler.arm)
+        self.guardian = Guardian(
+            self.dispatcher,
+            settings.pool.busy_warning_seconds,
+            longest=settings.leads.give_up_seconds,
+            give_up=self.directory.give_up,
+        )
         self.positions = Positions(PARTITIONS)
         self.calls = CallRegistry(self.directory.tell, targets.__contains__)
         self.http_url: str | None = None
@@ -167,7 +172,7 @@ class System:
             "calls_in_flight": self.calls.count(),
             "timers_pending": self.scheduler.pending(),
             "pool_waiting": self.dispatcher.waiting(),
-            "pool_hanging": self.guardian.hanging(),
+            "pool_hanging": len(self.guardian.hanging()),
             "journal_commits": self._journal.commits,
             "journal_appends_per_commit": self._journal.committed_appends / commits,
             "journal_stalled": float(self._journal.stalled is not None),
@@ -344,6 +349,7 @@ class System:
         next_sweep = time.monotonic() + every
         while not self._over.wait(_WATCH_SECONDS):
             self.guardian.check(alive)
+            self._lock.tell_hanging(whose_code_hangs(self.guardian, self._breakers))
             if time.monotonic() >= next_sweep:
                 self.directory.sweep()
                 next_sweep = time.monotonic() + every

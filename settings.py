@@ -76,6 +76,8 @@ class Leads(Part, frozen=True):
     max_living: AtLeastOne = 20_000
     #: Waits before a lead whose code raised is tried again; after the last one it is stopped.
     restart_delays_seconds: tuple[Seconds, ...] = (1.0, 5.0)
+    #: A lead whose code is at one message for so long is stopped; the thread that it holds is replaced.
+    give_up_seconds: Annotated[float, Meta(gt=0)] = 30.0
 
 
 class Journal(Part, frozen=True):

@@ -25,6 +25,7 @@ from pykka._envelope import Envelope
 from actors.calls import PARKED_US, CallRegistry
 from actors.protocol import Wake
 from actors.recording import Cause, Recording, RecordingActor
+from actors.stretch import Stretch
 from actors.turns import Turns
 from actors.worker import CallEnded, Job, Worker
 from domain import breaker
@@ -88,6 +89,7 @@ class BreakerActor(RecordingActor):
         "on_death",
         "replaced",
         "running",
+        "stretches",
         "target",
         "workers",
     )
@@ -118,6 +120,7 @@ class BreakerActor(RecordingActor):
         self.workers: dict[int, ActorRef[Worker]] = {}
         self.replaced: set[int] = set()
         self.running: dict[int, tuple[ActionCall, float]] = {}
+        self.stretches: dict[tuple[str, int], Stretch] = {}
         #: Read by the workers: whether a job that is no probe may still go out.
         self.lets_through = True
 
@@ -370,6 +373,9 @@ class BreakerActor(RecordingActor):
                 self.running.pop(number, None)
                 self.workers.pop(number, None)
                 self.replaced.add(number)
+                stretch = self.stretches.get((call.key, call.attempt))
+                if stretch is not None:
+                    stretch.break_off()
                 self._staff()
                 self._end(call, Unknown(f"no answer within {patience:.0f} s"), generation, now)
         if self._turns.leads:

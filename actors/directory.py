@@ -136,15 +136,39 @@ class Directory:
         """A lead's code raised: keep its mail in order, and try again or stop it."""
         stream = actor.actor_urn
         with self._lock:
-            left = [envelope.message for envelope in actor.actor_inbox.retire()]
-            self._leads.pop(stream, None)
-            failures = self._failures[stream] = self._failures.get(stream, 0) + 1
-            gate = self._gates[stream] = Gate("restarting", [*actor.unrecorded(), *left])
+            if self._leads.get(stream) is not actor:
+                return  # given up before it came back
+            gate, failures = self._close(actor)
             log.error("lead failed", lead=stream, error=describe(error), failures=failures)
             if failures <= len(self._limits.restart_delays):
                 self._arm(f"{_RESTART}{stream}", None, self._limits.restart_delays[failures - 1])
             else:
-                self._stop(stream, gate, error, failures)
+                self._stop(gate, StopLead(stream, describe(error), stack_of(error), failures))
+
+    def give_up(self, stream: str, seconds: float) -> bool:
+        """A lead's code has not come back for so long: it is stopped, at once, and whatever its turn may still lead to
+        is forgotten. False where it has come back just now, or where nobody's code but ours is at work."""
+        with self._lock:
+            actor = self._leads.get(stream)
+            if actor is None:
+                return False
+            stack = actor.stack()
+            if not actor.break_off():
+                return False
+            gate, failures = self._close(actor)
+            error = f"its code did not come back within {seconds:.3g} s"
+            log.error("lead given up", lead=stream, error=error)
+            self._stop(gate, StopLead(stream, error, stack, failures))
+            return True
+
+    def _close(self, actor: LeadActor) -> tuple[Gate, int]:
+        """Under the lock: a gate in the actor's place, which holds what is not recorded; how often it has failed."""
+        stream = actor.actor_urn
+        left = [envelope.message for envelope in actor.actor_inbox.retire()]
+        del self._leads[stream]
+        gate = self._gates[stream] = Gate("restarting", [*actor.unrecorded(), *left])
+        failures = self._failures[stream] = self._failures.get(stream, 0) + 1
+        return gate, failures
 
     def _restart(self, stream: str) -> None:
         """The pause after a failure is over."""
@@ -225,8 +249,8 @@ class Directory:
         del self._leads[stream]
         return True
 
-    def _stop(self, stream: str, gate: Gate, error: BaseException, failures: int) -> None:
-        stop = StopLead(stream, describe(error), stack_of(error), failures)
+    def _stop(self, gate: Gate, stop: StopLead) -> None:
+        stream = stop.lead_stream
         self.tell(rejects_stream(_partition(stream)), stop)
         gate.state, held = "stopped", gate.held
         gate.held = []

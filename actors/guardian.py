@@ -1,29 +1,48 @@
 """The guardian: watches that nothing dies or hangs unseen, and says how the process ends.
 
 Journal, intake, directory, projector, scheduler and pool are crash-only: when one dies, the process says
-why and ends with 1. Restarting is the path that is tested most.
+why and ends with 1. Restarting is the path that is tested most. A lead whose code does not come back is
+stopped, and its thread replaced.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 
+from actors.breaker import BreakerActor
 from actors.pool import Dispatcher
 from domain.errors import LeadlineError
 from domain.saga import describe, stack_of
 
 log = structlog.get_logger(__name__)
 
+#: Time between two looks counts for no more: a process that was stopped for an hour has not hung for one.
+_LOOK_SECONDS = 1.0
+
 
 class Guardian:
     """Owns the process's end. `died` may be called from any thread; the first call counts."""
 
-    def __init__(self, dispatcher: Dispatcher, busy_warning: float) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        busy_warning: float,
+        *,
+        longest: float = 30.0,
+        give_up: Callable[[str, float], bool] = lambda _urn, _seconds: False,
+    ) -> None:
+        """`give_up` is `Directory.give_up`, asked after `longest` seconds at one message."""
         self._dispatcher = dispatcher
         self._busy_warning = busy_warning
+        self._longest = longest
+        self._give_up = give_up
+        self._looked = time.monotonic()
+        #: (actor, since when) of those at work at the last look → for how long they were seen so.
+        self._at_work: dict[tuple[str, float], float] = {}
         self._warned: set[str] = set()
         self.ended = threading.Event()
         self.cause: str | None = None
@@ -49,11 +68,30 @@ class Guardian:
         for part, is_alive in alive.items():
             if not is_alive():
                 self.died(part, RuntimeError("its thread has ended"))
-        hanging = {urn for urn, seconds in self._dispatcher.busy() if seconds > self._busy_warning}
+        self._look_at_pool()
+        hanging = {urn for (urn, _), seconds in self._at_work.items() if seconds > self._busy_warning}
         for urn in hanging - self._warned:
             log.error("an actor holds a pool thread", actor=urn, seconds=self._busy_warning)
         self._warned = hanging
+        for (urn, _), seconds in self._at_work.items():
+            if seconds > self._longest and self._give_up(urn, seconds):
+                self._dispatcher.replace(urn)
 
-    def hanging(self) -> int:
-        """Pool threads that are at one message for too long."""
-        return len(self._warned)
+    def _look_at_pool(self) -> None:
+        now = time.monotonic()
+        step, self._looked = min(now - self._looked, _LOOK_SECONDS), now
+        before = self._at_work
+        self._at_work = {
+            (urn, since): before.get((urn, since), 0.0) + min(step, now - since)
+            for urn, since in self._dispatcher.busy()
+        }
+
+    def hanging(self) -> list[str]:
+        """Actors that hold a pool thread for too long, those among them that were given up."""
+        return sorted({*self._warned, *self._dispatcher.left_behind()})
+
+
+def whose_code_hangs(guardian: Guardian, breakers: Iterable[BreakerActor]) -> tuple[str, ...]:
+    """Leads and other actors by name, targets with the number of calls that do not come back."""
+    calls = (f"{b.target.name} ({len(b.replaced)} calls)" for b in breakers if b.replaced)
+    return (*guardian.hanging(), *calls)

@@ -38,6 +38,8 @@ class Owner(Struct, frozen=True):
     until: datetime | None = None
     #: What it ends without waiting for, once there is nothing of it.
     waiting_for: tuple[str, ...] = ()
+    #: Whose code holds a thread and does not come back.
+    hanging: tuple[str, ...] = ()
 
 
 class DataFolderLock:
@@ -49,6 +51,8 @@ class DataFolderLock:
     def __init__(self, folder: Path, name: str = LOCK) -> None:
         self._path = folder / name
         self._file: int | None = None
+        #: What the owner has said last.
+        self.told: Owner | None = None
 
     def acquire(self) -> bool:
         """Whether this process owns the folder now."""
@@ -66,10 +70,17 @@ class DataFolderLock:
         """Say what the owner is at, for whoever asks from outside. Nothing depends on it."""
         if self._file is None:
             return
+        self.told = owner
         with suppress(OSError):  # a full disk must not keep anybody from ending in peace
             said = msgspec.json.encode(owner)
             os.pwrite(self._file, said + b"\n", 0)
             os.ftruncate(self._file, len(said) + 1)
+
+    def tell_hanging(self, hanging: tuple[str, ...]) -> None:
+        """Say whose code does not come back, where that has changed and the owner is at work."""
+        told = self.told
+        if told is not None and told.state == "working" and told.hanging != hanging:
+            self.tell(msgspec.structs.replace(told, hanging=hanging))
 
     def release(self) -> None:
         if self._file is not None:

@@ -30,17 +30,21 @@ class Runnable(Protocol):
 
     def run_turn(self) -> None: ...
 
+    def busy_since(self) -> float | None:
+        """When it began with what it is at, monotonic; None of one that does not say."""
+        ...
+
 
 class Dispatcher:
     """The run queue and its threads. An actor is in it at most once, so it never runs on two of them."""
 
     def __init__(self, threads: int = 2) -> None:
         self._runnable: SimpleQueue[Runnable | None] = SimpleQueue()
-        self._busy: list[tuple[str, float] | None] = [None] * threads
-        self._threads = [
-            threading.Thread(target=self._run, args=(slot,), name=f"pool-{slot}", daemon=True)
-            for slot in range(threads)
-        ]
+        #: Thread → the actor whose turn it runs, and since when.
+        self._busy: dict[int, tuple[Runnable, float]] = {}
+        self._threads = [self._thread(slot) for slot in range(threads)]
+        #: Threads in whose place another stands: each ends when its turn does, if ever.
+        self._left: list[threading.Thread] = []
 
     def start(self) -> None:
         for thread in self._threads:
@@ -57,9 +61,25 @@ class Dispatcher:
         self._runnable.put(actor)
 
     def busy(self) -> list[tuple[str, float]]:
-        """(actor, seconds in its present turn) of each thread at work [H11]."""
-        now = time.monotonic()
-        return [(urn, now - since) for urn, since in (b for b in self._busy if b is not None)]
+        """(actor, since when it is at the same message, monotonic) of each thread at work [H11]."""
+        left = {thread.ident for thread in self._left if thread.is_alive()}
+        at_work = [turn for thread, turn in self._busy.copy().items() if thread not in left]
+        return [(actor.actor_urn, max(began, actor.busy_since() or began)) for actor, began in at_work]
+
+    def replace(self, urn: str) -> None:
+        """Another thread in the place of the one that runs this actor's turn, which is left to its fate."""
+        for slot, thread in enumerate(self._threads):
+            turn = self._busy.get(thread.ident or 0)
+            if turn is not None and turn[0].actor_urn == urn:
+                self._left.append(thread)
+                self._threads[slot] = self._thread(slot)
+                self._threads[slot].start()
+                return
+
+    def left_behind(self) -> list[str]:
+        """The actors whose turns still hold a thread that was replaced."""
+        turns = (self._busy.get(thread.ident or 0) for thread in self._left if thread.is_alive())
+        return [turn[0].actor_urn for turn in turns if turn is not None]
 
     def waiting(self) -> int:
         """Actors in the run queue."""
@@ -68,14 +88,19 @@ class Dispatcher:
     def alive(self) -> bool:
         return all(thread.is_alive() for thread in self._threads)
 
-    def _run(self, slot: int) -> None:
-        while True:
+    def _thread(self, slot: int) -> threading.Thread:
+        return threading.Thread(target=self._run, name=f"pool-{slot}", daemon=True)
+
+    def _run(self) -> None:
+        me = threading.current_thread()
+        ident = threading.get_ident()
+        while me not in self._left:
             actor = self._runnable.get()
             if actor is None:
                 return
-            self._busy[slot] = (actor.actor_urn, time.monotonic())
+            self._busy[ident] = (actor, time.monotonic())
             actor.run_turn()
-            self._busy[slot] = None
+            del self._busy[ident]
 
 
 class PooledInbox:
@@ -213,6 +238,9 @@ class PooledActor(pykka.Actor):
             self._crashed(error, envelope)
             return
         inbox.end_turn()
+
+    def busy_since(self) -> float | None:
+        return None
 
     def on_turn_end(self) -> None:
         """Run after the messages of a turn have been received."""

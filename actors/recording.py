@@ -7,6 +7,7 @@ same mail decided anew.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from itertools import count
@@ -16,9 +17,11 @@ from msgspec import Struct
 
 from actors.pool import Dispatcher, PooledActor
 from actors.protocol import Append, AppendResult, Committed, Conflict, Journal, Snapshot, Unwritable
+from actors.stretch import Stretch
 from domain import codec
 from domain.errors import LeadlineError
 from domain.events import Event, Place, Recorded
+from domain.messages import clean
 from domain.snapshots import Snapshots
 
 _append_ids = count(1)
@@ -87,7 +90,7 @@ class RecordingActor(PooledActor):
     A stream that can become long has `snapshots`, `kept_state`, `restore` and `remembered` too.
     """
 
-    __slots__ = ("_append_id", "_batch", "_kept", "_loaded", "_rows", "parts", "waiting")
+    __slots__ = ("_append_id", "_batch", "_kept", "_loaded", "_rows", "_stretch", "parts", "waiting")
 
     #: How its state is kept beside the events; None where its stream stays short.
     snapshots: Snapshots[Any] | None = None
@@ -100,6 +103,8 @@ class RecordingActor(PooledActor):
         self._rows: list[tuple[str, bytes]] = []
         self._append_id = 0
         self._loaded = False
+        #: The deciding that is under way: a handler is somebody else's code.
+        self._stretch: Stretch | None = None
         #: Version of the last snapshot that is known of.
         self._kept = 0
 
@@ -181,9 +186,7 @@ class RecordingActor(PooledActor):
         self._batch, self.waiting = self.waiting, []
         self._rows = []
         before = self.version()
-        now = self.parts.clock.now()
-        for message in self._batch:
-            self.handle(message, now)
+        self._handle_all()
         places = self.places(self._batch)
         if not self._rows:
             self.report(places)
@@ -194,6 +197,31 @@ class RecordingActor(PooledActor):
             Append(self.actor_urn, before, tuple(self._rows), self._reply, places, self._append_id)
         )
         self._rows = []
+
+    def _handle_all(self) -> None:
+        """Decide the batch. Raises `BrokenOff` where it was given up meanwhile: nothing of it may be recorded then."""
+        now = self.parts.clock.now()
+        with Stretch() as stretch:
+            self._stretch = stretch
+            for message in self._batch:
+                stretch.since = time.monotonic()
+                self.handle(message, now)
+        self._stretch = None
+
+    def busy_since(self) -> float | None:
+        stretch = self._stretch
+        return stretch.since if stretch is not None else None
+
+    def break_off(self) -> bool:
+        """Give up on a deciding that does not end; False where it has ended. Any thread. From here on nothing changes
+        what is in `unrecorded`."""
+        stretch = self._stretch
+        return stretch is not None and stretch.break_off()
+
+    def stack(self) -> str:
+        """Where its code is just now, at most 4,000 characters; empty where it is nowhere. Any thread."""
+        stretch = self._stretch
+        return clean(stretch.stack()[-4000:]) if stretch is not None else ""
 
     def _reply(self, result: AppendResult) -> None:
         self.parts.tell(result.stream, result)

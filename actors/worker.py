@@ -10,6 +10,7 @@ from msgspec import Struct
 from pykka import ActorRef, ThreadingActor
 from pykka._envelope import Envelope
 
+from actors.stretch import Stretch
 from domain.outcomes import NotCalled, Outcome, Unknown
 from domain.ports import ActionCall
 
@@ -38,6 +39,8 @@ class Supervisor(Protocol):
     running: dict[int, tuple[ActionCall, float]]
     #: Workers in whose place another stands: each ends with the call that it is at.
     replaced: set[int]
+    #: (key, attempt) of each call that is at work → what whoever gives up on it breaks off.
+    stretches: dict[tuple[str, int], Stretch]
 
     def may_go_out(self, job: Job) -> bool:
         """Whether a job may still be done now that a worker is free for it."""
@@ -71,7 +74,9 @@ class Worker(ThreadingActor):
             return
         supervisor.running[self._number] = (call, time.monotonic())
         try:
-            outcome = supervisor.perform(call)
+            with Stretch() as stretch:
+                supervisor.stretches[call.key, call.attempt] = stretch
+                outcome = supervisor.perform(call)
         except Exception as error:  # the target's own code: nobody knows how far it came
             outcome = Unknown(f"the target's code raised {type(error).__name__}: {error}")
         except BaseException as error:
@@ -84,7 +89,9 @@ class Worker(ThreadingActor):
 
     def _actor_loop_teardown(self) -> None:
         """Pykka empties the inbox of an actor that ends: this one's holds the calls of the others."""
+        self._supervisor.replaced.discard(self._number)
 
     def _ended(self, call: ActionCall, outcome: Outcome, *, last: bool = False) -> None:
         self._supervisor.running.pop(self._number, None)
+        self._supervisor.stretches.pop((call.key, call.attempt), None)
         self._supervisor.ended(CallEnded(call, outcome, self._number, last))

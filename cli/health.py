@@ -80,6 +80,10 @@ def look_at_runner(settings: Settings) -> Iterator[Finding]:
         yield Finding("runner", state, f"process {owner.pid} drains, waits for {waited}", mend)
     else:
         yield Finding("runner", "good", f"process {owner.pid}, since {owner.since:%Y-%m-%d %H:%M:%S} UTC")
+        if owner.hanging:
+            mend = "mend that code; a thread that it keeps for good is free again after a restart"
+            found = f"code that does not come back: {'; '.join(owner.hanging)}"
+            yield Finding("runner", "warning", found, mend)
 
 
 def look_at_events(settings: Settings) -> Iterator[Finding]:

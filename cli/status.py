@@ -187,6 +187,8 @@ def show_runner(owner: Owner | None) -> None:
         waited = "; ".join(owner.waiting_for) or "its last checkpoint"
         limit = f", until {owner.until:%H:%M:%S} UTC at the latest" if owner.until else ""
         say(f"process {owner.pid} drains{limit}, and waits for: {waited}", "yellow")
+    elif owner.hanging:
+        say(f"code that does not come back: {'; '.join(owner.hanging)}", "bold red")
 
 
 def show(seen: Status) -> None:

@@ -430,3 +430,28 @@ def test_a_call_is_forgotten_only_once_its_outcome_is_told() -> None:
     calls.end(call, Unknown("?"))
     assert flying == [True, True]
     assert not calls.in_flight("k")
+
+
+def test_a_call_that_loops_for_ever_is_broken_off_and_gives_its_thread_back(boot: Boot) -> None:
+    class Looping(HeldTarget):
+        def call(self, request: TargetRequest) -> Outcome:
+            self.requests.append(request)
+            while True:
+                pass
+
+    log, target = Log(), Looping("once")
+    log.message("m1")
+    system = boot(log, {"notify_sales": target})
+    eventually(lambda: bool(breaker_of(system).stretches))
+    breaker = breaker_of(system)
+    [(number, (call, began))] = breaker.running.items()
+    looping = threading.active_count()
+    breaker.running[number] = (call, began - 100.0)
+    system.fire(BREAKER, "watch")
+    system.settle()
+    eventually(lambda: threading.active_count() < looping)
+    eventually(lambda: not breaker.replaced)
+    assert not breaker.stretches
+    assert [e.category for e in system.events() if isinstance(e, ev.MessageDeadLettered)] == [
+        "outcome_unknown"
+    ]

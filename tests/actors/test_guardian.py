@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from actors.guardian import Guardian
-from domain.events import MessageReceived
+from domain.commands import ResumeLead
+from domain.events import LeadStopped, MessageCompleted, MessageReceived
 from domain.intents.handler import Band, Plan
 from tests.support.actors_outside import Poison
-from tests.support.actors_system import Boot, Log, booting, stream_of
+from tests.support.actors_system import ActorSystem, Boot, Log, booting, stream_of
 from tests.support.eventually import eventually
 
 
@@ -44,7 +46,7 @@ def test_a_lead_that_holds_a_pool_thread_is_noticed_said_once_and_holds_up_nobod
     with capture_logs() as logs:
         guardian.check({})
         guardian.check({})
-    assert guardian.hanging() == 1
+    assert guardian.hanging() == [stream_of()]
     said = [entry for entry in logs if entry["log_level"] == "error"]
     assert [entry["actor"] for entry in said] == [stream_of()]
     log.message("m1", "lead-2")
@@ -53,7 +55,7 @@ def test_a_lead_that_holds_a_pool_thread_is_noticed_said_once_and_holds_up_nobod
     hanging.gate.set()
     system.settle()
     guardian.check({})
-    assert guardian.hanging() == 0
+    assert guardian.hanging() == []
 
 
 def test_the_first_death_is_the_cause(boot: Boot) -> None:
@@ -79,3 +81,93 @@ def test_parts_that_end_because_they_are_told_to_are_no_deaths(boot: Boot) -> No
     guardian.check({"the scheduler": lambda: False})
     guardian.died("the journal", OSError("closed"))
     assert not guardian.ended.is_set()
+
+
+class Endless(Hanging):
+    """A handler that loops for ever for some leads, or blocks where Python cannot reach it, until it is mended."""
+
+    def __init__(self, *, blocks: bool) -> None:
+        super().__init__()
+        self.blocks = blocks
+        self.mended = False
+
+    def plan(self, message: MessageReceived, band: Band) -> Plan:
+        if message.lead_id != "lead-9" and not self.mended:
+            if self.blocks:
+                assert self.gate.wait(20)
+            while not self.blocks:
+                pass
+        return Plan(("notify_sales",), "soon")
+
+
+def watching(system: ActorSystem) -> Guardian:
+    return Guardian(system.dispatcher, 0.02, longest=0.05, give_up=system.directory.give_up)
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+def test_leads_whose_code_does_not_come_back_are_stopped_and_hold_up_nobody(
+    boot: Boot, *, blocks: bool
+) -> None:
+    log, endless = Log(), Endless(blocks=blocks)
+    stuck = [f"lead-{n}" for n in range(5)]
+    for lead in stuck:
+        log.message("m1", lead, intent="POISON")
+        log.message("m2", lead)
+    system = boot(log, modules=(endless.module(),))
+    guardian = watching(system)
+    log.message("m1", "lead-9", intent="POISON")
+    system.read()
+
+    def given_up() -> bool:
+        guardian.check({"the pool": system.dispatcher.alive})
+        return len(system.directory.stopped()) == len(stuck)
+
+    eventually(given_up)
+    eventually(lambda: system.kinds("lead-9")[-1:] == ["MessageCompleted"])
+    eventually(lambda: len(stops_of(system)) == len(stuck))
+    stops = stops_of(system)
+    assert {stop.lead_stream for stop in stops} == {stream_of(lead) for lead in stuck}
+    assert all("did not come back within" in stop.error and "in plan" in stop.stack for stop in stops)
+    if blocks:
+        assert guardian.hanging() == sorted(stream_of(lead) for lead in stuck)
+    endless.gate.set()
+    eventually(lambda: not system.dispatcher.left_behind())
+    system.settle()
+    assert [system.kinds(lead) for lead in stuck] == [[]] * len(stuck), "what came back late is not recorded"
+    assert system.position_is_complete()
+    assert not guardian.ended.is_set()
+    resume_all(system, log, endless, stuck)
+
+
+def stops_of(system: ActorSystem) -> list[LeadStopped]:
+    return [r.event for r in system.everything() if isinstance(r.event, LeadStopped)]
+
+
+def resume_all(system: ActorSystem, log: Log, endless: Endless, stuck: list[str]) -> None:
+    endless.mended = True
+    for lead in stuck:
+        log.command(ResumeLead(command_id=f"resume {lead}", by="ann"), lead)
+    system.read()
+    system.settle()
+    for lead in stuck:
+        ended = [e.message_id for e in system.events(lead) if isinstance(e, MessageCompleted)]
+        assert ended == ["m1", "m2"]
+
+
+def test_a_process_that_was_stopped_for_long_gives_up_nobody(
+    boot: Boot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, hanging = Log(), Hanging()
+    log.message("m1", intent="POISON")
+    system = boot(log, modules=(hanging.module(),))
+    guardian = Guardian(system.dispatcher, 10.0, longest=20.0, give_up=system.directory.give_up)
+    eventually(lambda: bool(system.dispatcher.busy()))
+    guardian.check({})
+    now = time.monotonic()
+    monkeypatch.setattr("actors.guardian.time.monotonic", lambda: now + 3600)
+    guardian.check({})
+    assert guardian.hanging() == []
+    assert system.directory.stopped() == []
+    hanging.gate.set()
+    system.settle()
+    assert system.kinds()[-1] == "MessageCompleted"

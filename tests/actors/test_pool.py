@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -171,9 +172,10 @@ def test_an_actor_that_holds_a_thread_is_seen_with_its_name_and_for_how_long(dis
     gate = threading.Event()
     actor.tell(gate)
     eventually(lambda: bool(dispatcher.busy()))
-    [(urn, seconds)] = dispatcher.busy()
+    [(urn, since)] = dispatcher.busy()
     assert urn == "the-busy-one"
-    eventually(lambda: dispatcher.busy()[0][1] > seconds)
+    assert since <= time.monotonic()
+    assert dispatcher.busy() == [(urn, since)]
     gate.set()
     eventually(lambda: dispatcher.busy() == [])
 
