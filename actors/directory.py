@@ -47,6 +47,8 @@ class Gate(Struct):
     #: restarting: will be tried again; stopped: its mail goes to the rejects; resuming: on its way back.
     state: Literal["restarting", "stopped", "resuming"]
     held: list[Any]
+    #: Why it is stopped.
+    why: str = "its code failed"
 
 
 class Directory:
@@ -220,7 +222,7 @@ class Directory:
                 self._wake(stream, mail)
         elif gate.state == "stopped":
             for message in messages:
-                self._turn_away(stream, message)
+                self._turn_away(stream, message, gate.why)
         else:
             gate.held += messages
 
@@ -252,17 +254,17 @@ class Directory:
     def _stop(self, gate: Gate, stop: StopLead) -> None:
         stream = stop.lead_stream
         self.tell(rejects_stream(_partition(stream)), stop)
-        gate.state, held = "stopped", gate.held
+        gate.state, gate.why, held = "stopped", stop.error, gate.held
         gate.held = []
         for message in held:
-            self._turn_away(stream, message)
+            self._turn_away(stream, message, gate.why)
 
-    def _turn_away(self, stream: str, message: Any) -> None:
+    def _turn_away(self, stream: str, message: Any, why: str) -> None:
         """A stopped lead's mail becomes a reject; outcomes and timers are dropped, its events tell later."""
         if isinstance(message, Mail):
             if isinstance(message.command, PersonsCommand):
                 self.answered.add(message.command.command_id)
-            self.reject(_rejection(stream, message))
+            self.reject(_rejection(stream, message, why))
 
     def _resume(self, mail: Mail) -> None:
         """From here on the lead's mail is held, until the rejects say what becomes of it."""
@@ -278,7 +280,7 @@ def _partition(stream: str) -> int:
     return partition_of(business, token)
 
 
-def _rejection(stream: str, mail: Mail) -> Rejection:
+def _rejection(stream: str, mail: Mail, why: str) -> Rejection:
     command = mail.command
     business, lead_id = lead_of_stream(stream)
     if isinstance(command, ReceiveMessage):
@@ -287,7 +289,7 @@ def _rejection(stream: str, mail: Mail) -> Rejection:
             mail.place,
             message_subject(business, lead_id),
             message.payload.encode(),
-            "the lead is stopped, since its code kept raising; `leadline lead resume` delivers this again",
+            f"the lead is stopped ({why}); `leadline lead resume` delivers this again",
             "lead_stopped",
             message_id=message.message_id,
             tenant_id=message.tenant_id,
