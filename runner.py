@@ -38,6 +38,7 @@ from actors.scheduler import Scheduler
 from domain.errors import LeadlineError
 from domain.playbook import Playbook
 from domain.ports import Target
+from domain.rejects import stopped_leads
 from domain.tokens import encode, lead_stream
 from outbox.host import gauges as outbox_gauges
 from outbox.host import start_outbox
@@ -312,7 +313,7 @@ class System:
         for partition in range(PARTITIONS):
             actor = RejectsActor(partition, parts)
             actor.load()
-            stopped |= actor.state.stopped
+            stopped |= stopped_leads(actor.state)
             for stream, place in actor.state.resumed.items():
                 name = position_name(partition, place.incarnation)
                 if place.sequence > (self.store.read_position(name) or 0):

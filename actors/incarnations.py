@@ -17,6 +17,7 @@ from actors.stream import PARTITIONS, StreamState
 from domain import codec
 from domain.errors import LeadlineError
 from domain.events import Event, MessagesLost, Recorded, StreamRewound
+from domain.skips import Missing
 from domain.tokens import derived_id
 
 #: A stored position by its name, None where there is none.
@@ -44,14 +45,19 @@ class History:
         self.versions = [0] * partitions
         self.rewinds: list[StreamRewound] = []
         self.losses: list[MessagesLost] = []
+        #: Partitions with an event that cannot be read and that a person has skipped: it may have been a rewind.
+        self.doubted: set[int] = set()
         for partition in range(partitions):
             for recorded in read_stream(intake_stream(partition)):
                 self.versions[partition] = recorded.version
+                if isinstance(recorded.event, Missing):
+                    self.doubted.add(partition)
                 self.learn(recorded.event)
 
     def learn(self, event: Event) -> None:
         if isinstance(event, StreamRewound):
             self.rewinds.append(event)
+            self.doubted.discard(event.partition)
         elif isinstance(event, MessagesLost):
             self.losses.append(event)
 
@@ -131,25 +137,31 @@ class LogLife:
         return self._history.positions(self.created, self.epoch)
 
     def differs(self, state: StreamState, read: Sequence[int]) -> bool:
-        """The stream is not the one that was read: made anew, or it ends below what was read of it."""
+        """The stream is not the one that was read: made anew, or it ends below what was read of it; also where
+        nobody can tell."""
+        if self._history.doubted:
+            return True
         return state.created != self.created or max(read) > state.last_sequence
 
     async def rewound(self, state: StreamState, read: Sequence[int], positions: Sequence[int]) -> list[int]:
         """Begins a new incarnation, for a stream that `differs`: its positions, once that is recorded.
 
-        `read` is how far each partition was read, at or above its position.
+        `read` is how far each partition was read, at or above its position. Where nobody can tell how far the
+        stream was rewound once, all that it holds is read again: the leads know what they have.
         """
+        doubted = self._history.doubted
+        end = state.first_sequence - 1 if doubted else state.last_sequence
         if state.created == self.created:
-            created, epoch = self.created, self.epoch + 1
-            new = [min(position, state.last_sequence) for position in positions]
-            ahead = [p for p, sequence in enumerate(read) if sequence > state.last_sequence]
+            created, epoch = self.created, self.epoch + 1 + len(doubted)
+            new = [min(position, end) for position in positions]
+            ahead = {p for p, sequence in enumerate(read) if sequence > end}
         else:
-            created, epoch = state.created, self._history.epoch(state.created)
-            new = self._history.positions(created, epoch)
-            ahead = [p for p, sequence in enumerate(read) if sequence > 0]
+            created, epoch = state.created, self._history.epoch(state.created) + len(doubted)
+            new = [0] * len(read) if doubted else self._history.positions(created, epoch)
+            ahead = {p for p, sequence in enumerate(read) if sequence > 0}
         name = incarnation_name(created, epoch)
-        for p in ahead:
-            event = StreamRewound(p, self.incarnation, read[p], state.last_sequence, name)
+        for p in sorted(ahead | doubted):
+            event = StreamRewound(p, self.incarnation, read[p], end, name)
             await self._chronicle.record(p, event)
         self.created, self.epoch = created, epoch
         return new

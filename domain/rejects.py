@@ -135,6 +135,16 @@ def evolve(state: RejectsState, recorded: Recorded) -> RejectsState:
     return state
 
 
+def stopped_leads(state: RejectsState) -> set[str]:
+    """Leads that take no mail until they are resumed: also one whose kept mail is here and whose stop cannot be read
+    any more."""
+    return state.stopped | {row.lead_stream for row in state.rows.values() if _is_kept(row)}
+
+
+def _is_kept(row: RejectRow) -> bool:
+    return row.category == "lead_stopped" and row.state == "open"
+
+
 def lead_stream_of(subject: str) -> str:
     """The stream of the lead that a subject names, whatever the subject's spelling."""
     business, _, token = subject.split(".", 2)[-1].partition(".")
@@ -171,13 +181,13 @@ def _amend(row: RejectRow, command: co.AmendDeadLetter, unreadable: str) -> Sequ
 
 
 def _resume(state: RejectsState, lead_stream: str, command: co.ResumeLead) -> Sequence[Event]:
-    if lead_stream not in state.stopped:
-        return refuse(command, "this lead is not stopped")
     kept = tuple(
         dead_letter_id
         for dead_letter_id, row in state.rows.items()
-        if row.category == "lead_stopped" and row.lead_stream == lead_stream and row.state == "open"
+        if _is_kept(row) and row.lead_stream == lead_stream
     )
+    if lead_stream not in state.stopped and not kept:
+        return refuse(command, "this lead is not stopped")
     return (ev.LeadResumed(lead_stream, kept, command.command_id, command.by, command.why),)
 
 

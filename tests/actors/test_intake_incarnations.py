@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from actors import jetstream, stream
@@ -18,6 +19,7 @@ from actors.positions import position_name
 from actors.pull import PullSettings
 from actors.stream import PARTITIONS, StreamState
 from domain.events import Event, MessagesLost, Recorded, StreamRewound
+from domain.skips import Missing
 from tests.support.eventually import eventually
 from tests.support.intake_fakes import FakeJournal
 from tests.support.log import IMPATIENT, Reading, body, ensured, published, reading, traffic, with_client
@@ -251,3 +253,41 @@ def test_status_from_another_process_tells_behind_from_caught_up(server: TestSer
     assert after.incarnation == one.intake.incarnation
     published(server.url, [body("m20")])
     assert not status(server.url, one.journal).caught_up
+
+
+def test_where_the_record_of_a_rewind_was_skipped_all_that_the_stream_holds_is_read_again_once(
+    server: TestServer, tmp_path: Path
+) -> None:
+    """60 were read, 30 restored, and 100 are there now: nothing but the record tells 31 to 60 from what they were."""
+    published(server.url, traffic(30))
+    server.stop()
+    shutil.copytree(server.store, tmp_path / "backup")
+    server.start()
+    published(server.url, traffic(60)[30:])
+    first = read_all(server.url, 60)
+    server.stop()
+    shutil.rmtree(server.store)
+    shutil.copytree(tmp_path / "backup", server.store)
+    server.start()
+    with reading(server.url, journal=first.journal) as second:
+        published(server.url, [body("n0", "lead-0")])
+        eventually(lambda: second.handed_on(1))
+    published(server.url, [body(f"n{n}", f"lead-{n}") for n in range(1, 70)])
+    journal = first.journal
+    for name in [name for name in journal.positions if name.endswith(".1")]:
+        del journal.positions[name]  # killed before it was written
+    for partition in range(PARTITIONS):
+        journal.streams[intake_stream(partition)] = [
+            msgspec.structs.replace(recorded, event=Missing())
+            for recorded in journal.streams.get(intake_stream(partition), [])
+        ]
+    with reading(server.url, journal=journal) as third:
+        eventually(lambda: third.handed_on(100))
+        assert {f"n{n}" for n in range(70)} <= set(third.message_ids())
+        incarnation = third.intake.incarnation
+        assert third.intake.drain(5.0)
+    with reading(server.url, journal=journal) as fourth:
+        published(server.url, [body("last", "lead-0")])
+        eventually(lambda: fourth.handed_on(1))
+        assert fourth.message_ids() == ["last"]
+        assert fourth.intake.incarnation == incarnation

@@ -37,6 +37,7 @@ from domain.breaker import BreakerPolicy
 from domain.commands import PersonsCommand, encode_command
 from domain.events import Event, Recorded
 from domain.ports import ActionCall, Target
+from domain.rejects import stopped_leads
 from domain.retry import RetryPolicy
 from tests.support.actors_outside import HeldTarget, KeptReplies, ManualClock, Timers
 from tests.support.domain_rules import Classes, playbook, routes_of
@@ -317,7 +318,7 @@ class ActorSystem:
         for partition in range(PARTITIONS):
             actor = RejectsActor(partition, parts)
             actor.load()
-            stopped |= actor.state.stopped
+            stopped |= stopped_leads(actor.state)
             position = self.store.read_position(position_name(partition, INCARNATION)) or 0
             resuming |= {s for s, place in actor.state.resumed.items() if place.sequence > position}
             self.rejects.append(actor)
