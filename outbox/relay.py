@@ -74,6 +74,8 @@ class Relay:
         self._say = say
         self._fold = Results(log)
         self._standing = _standing(positions)
+        #: The position has moved, and could not be written yet: what it has passed is out, and not sent again.
+        self._unwritten = False
         self._holding: set[str] = set()
 
     async def run(self, stop: Stopping) -> None:
@@ -95,6 +97,8 @@ class Relay:
             return self._settings.linger
 
     async def _go_on(self, stop: Stopping) -> float:
+        if self._unwritten:
+            self._write()
         standing, settings = self._standing, self._settings
         try:
             batch = self._log.read(standing.position, settings.batch, FOLLOWED)
@@ -170,8 +174,12 @@ class Relay:
                     del replies[n]
 
     def _move(self, standing: OutboxPosition) -> None:
-        self._positions.write(standing)
-        self._standing = standing
+        self._standing, self._unwritten = standing, True
+        self._write()
+
+    def _write(self) -> None:
+        self._positions.write(self._standing)
+        self._unwritten = False
 
     def _stopped(self, why: str) -> float:
         """At this event and no further, where everybody can see it; tried again, since a store can be mended."""

@@ -15,7 +15,7 @@ from domain.events import ActionsPlanned, Recorded
 from tests.support.eventually import eventually
 from tests.support.log import with_client
 from tests.support.nats import TestServer, running_server
-from tests.support.outbox import Relaying, commands, make_streams, out
+from tests.support.outbox import FullFile, Relaying, commands, make_streams, out
 from tests.support.projections_log import MemoryLog
 from tests.support.projections_story import START, LeadStory, Story, rejected
 
@@ -302,6 +302,22 @@ def test_an_event_that_cannot_be_read_stops_it_there_where_it_can_be_seen_until_
     assert told.relaying.position().stopped is None
     assert [one.message_id for one in out(server.url, "results")] == ["m0", "m1", "m2", "m3"]
     assert len(out(server.url, "replies")) == 4
+
+
+def test_while_its_disk_is_full_nothing_that_is_out_is_sent_again_and_it_goes_on_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FullFile, "times", 30)
+    with running_server(tmp_path / "nats") as server:
+        make_streams(server.url, duplicate_window=0.1)
+        told = Told(server, tmp_path)
+        for n in range(5):
+            told.lead(f"+{n % 2}").whole(f"m{n}")
+        told.relay()
+        assert FullFile.times == 0
+        assert len(out(server.url, "replies")) == len(out(server.url, "results")) == 5
+        assert [line for line in told.relaying.said if "disk is full" in line] == told.relaying.said
+        assert len(told.relaying.said) == 1
 
 
 def test_what_is_switched_off_is_not_published(told: Told, server: TestServer) -> None:

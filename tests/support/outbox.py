@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import threading
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -88,6 +89,18 @@ class DyingFile(PositionFile):
         raise ProcessIsGoneError
 
 
+class FullFile(PositionFile):
+    """The disk is full, so many times."""
+
+    times = 0
+
+    def write(self, position: OutboxPosition) -> None:
+        if FullFile.times > 0:
+            FullFile.times -= 1
+            raise sqlite3.OperationalError("database or disk is full")
+        super().write(position)
+
+
 class Relaying:
     """Relays over one log and one folder; each `run` is a process of its own."""
 
@@ -104,7 +117,7 @@ class Relaying:
     def run(self, *, dies: bool = False, until: Callable[[], bool] | None = None) -> None:
         """A process from its start until all is out (or `until` holds); with `dies`, until its position would move."""
         try:
-            asyncio.run(self._run(DyingFile if dies else PositionFile, until or self.all_is_out))
+            asyncio.run(self._run(DyingFile if dies else FullFile, until or self.all_is_out))
         except ProcessIsGoneError:
             assert dies
 
