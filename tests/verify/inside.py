@@ -60,6 +60,8 @@ class Asked(Struct, frozen=True):
     clock: float = 0.0
     #: Pages that the event store may still grow by; None: as many as it likes.
     pages_left: int | None = None
+    #: The same for the views, and for a rebuild of them; the outbox's position then cannot be written at all.
+    views_pages_left: int | None = None
     #: So many writes fail with an I/O error before they are done, or after.
     failing_writes: int = 0
     fail: str = "before"
@@ -76,6 +78,8 @@ class Seams:
         self._passed = 0
         self._failed = 0
         self._limit: int | None = None
+        #: (asking, database) → the pages that it may have.
+        self._views_limits: dict[tuple[int, str], int] = {}
 
     def look(self) -> None:
         try:
@@ -121,6 +125,31 @@ class Seams:
             pages = cursor.fetchone()[0]
             cursor.execute(f"PRAGMA max_page_count={NO_LIMIT if wanted is None else pages + wanted}")
 
+    def bound_views(self, store: Any) -> None:
+        """The same of the views' writing connection. The projector's own thread only."""
+        asked = self.asked
+        if asked.views_pages_left is None and not self._views_limits:
+            return
+        connection = (
+            store.engine.raw_connection()
+        )  # the pool's only one, which the next transaction is given too
+        try:
+            cursor = connection.cursor()
+            [pages] = cursor.execute("PRAGMA page_count").fetchone()
+            if asked.views_pages_left is None:
+                self._views_limits.clear()
+                limit = NO_LIMIT
+            else:
+                key = (asked.number, str(store.engine.url))
+                limit = self._views_limits.setdefault(key, pages + asked.views_pages_left)
+            cursor.execute(f"PRAGMA max_page_count={limit}")
+        finally:
+            connection.close()
+
+    def outbox_fails(self) -> None:
+        if self.asked.views_pages_left is not None:
+            raise sqlite3.OperationalError("database or disk is full")
+
 
 def install() -> None:
     """Put the seams in, and begin to look for what is asked."""
@@ -138,11 +167,15 @@ def install() -> None:
 def _install_elsewhere(seams: Seams) -> None:
     import runner  # noqa: PLC0415
     from actors import journal, recording  # noqa: PLC0415
+    from outbox import position  # noqa: PLC0415
+    from projections import store  # noqa: PLC0415
 
     recording.LONG = LONG
     _wrap(journal, "EventRecorder.insert_events", _store(seams))
     _wrap(journal, "EventRecorder.insert_tracking", _store(seams))
     _wrap(runner, "SystemClock.now", _clock(seams))
+    _wrap(store, "ViewsStore.apply", _before(seams.bound_views))
+    _wrap(position, "PositionFile.write", _before(lambda _: seams.outbox_fails()))
 
 
 Wrapper = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -182,6 +215,18 @@ def _store(seams: Seams) -> Wrapper:
             result = original(recorder, *args, **kwargs)
             seams.write_fails("after")
             return result
+
+        return wrapped
+
+    return wrapper
+
+
+def _before(act: Callable[[Any], None]) -> Wrapper:
+    def wrapper(original: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(original)
+        def wrapped(owner: Any, *args: Any, **kwargs: Any) -> Any:
+            act(owner)
+            return original(owner, *args, **kwargs)
 
         return wrapped
 

@@ -142,6 +142,10 @@ class World:
                 f"SIGTERM ended the runner with {self.running.process.returncode}: {self.last_words()}"
             )
 
+    def errors(self) -> str:
+        """What the runner and its processes have logged."""
+        return self.running.err if self.running else ""
+
     def last_words(self) -> str:
         return self.running.err[-2000:].strip() if self.running else ""
 

@@ -12,6 +12,8 @@ from tests.verify.world import World, patiently
 
 #: How long views may take to say that they have stopped.
 SAID_WITHIN = 30.0
+#: How long views may take to go on once there is room.
+GOES_ON_WITHIN = 60.0
 
 
 def disk_full(scene: Scene) -> None:
@@ -21,6 +23,30 @@ def disk_full(scene: Scene) -> None:
     world.pause(world.dice.uniform(1, 4))
     world.ask()
     world.did("full disks")
+    world.still_runs()
+
+
+def views_full(scene: Scene) -> None:
+    """No room for the views and the outbox: said, seen as a lag, and over by itself once there is room."""
+    world = scene.world
+    said = world.errors().count("the views are held up")
+    world.ask(views_pages_left=world.dice.randint(0, 4))
+
+    def is_said() -> bool:
+        scene.publisher.put(scene.workload.some(5))
+        return world.errors().count("the views are held up") > said
+
+    if not patiently(is_said, SAID_WITHIN, every=0.2):
+        world.violates("the views have no room, and nobody says so")
+    world.pause(world.dice.uniform(0.5, 3))
+    last = _last_position(world)
+    if _views_position(world) >= last:
+        world.violates("the views have no room, and are not behind")
+    world.still_runs()
+    world.ask()
+    if not patiently(lambda: _views_position(world) >= last, GOES_ON_WITHIN):
+        world.violates(f"there is room again, and the views stay behind: {world.last_words()}")
+    world.did("disks full for views and outbox")
     world.still_runs()
 
 
@@ -130,6 +156,15 @@ def _stopped_error(world: World) -> str:
     return str(rows[0]["stopped_error"]) if rows else ""
 
 
+def _views_position(world: World) -> int:
+    """Of the views as they stand, or as they stood before they were removed."""
+    try:
+        rows = query(world.data / "views.db", "SELECT position FROM views_meta")
+    except sqlite3.Error:
+        return 0
+    return int(rows[0]["position"]) if rows else 0
+
+
 def _last_position(world: World) -> int:
     return int(query(world.data / "events.db", "SELECT MAX(rowid) AS last FROM stored_events")[0]["last"])
 
@@ -139,6 +174,7 @@ GROUP = Group(
     "disk full, locked by another writer, writes that fail, a flipped byte, views damaged or gone",
     (
         Fault("disk full", disk_full),
+        Fault("views full", views_full),
         Fault("events locked", locked("events.db")),
         Fault("views locked", locked("views.db")),
         Fault("failing writes", failing_writes),
