@@ -65,7 +65,7 @@ class Pool(Part, frozen=True):
     threads: AtLeastOne = 2
     #: How long a thread may keep the interpreter: longer raises latency, shorter costs throughput.
     switch_interval_ms: Annotated[float, Meta(gt=0, le=100)] = 0.5
-    #: A thread that is at one message for longer is said to hang, in the log and in `/metrics`.
+    #: A thread that is at one message for longer is said to hang (log, `status`, `/metrics`), and replaced.
     busy_warning_seconds: Annotated[float, Meta(gt=0)] = 10.0
 
 
@@ -76,7 +76,7 @@ class Leads(Part, frozen=True):
     max_living: AtLeastOne = 20_000
     #: Waits before a lead whose code raised is tried again; after the last one it is stopped.
     restart_delays_seconds: tuple[Seconds, ...] = (1.0, 5.0)
-    #: A lead whose code is at one message for so long is stopped; the thread that it holds is replaced.
+    #: A lead whose code is at one message for so long is stopped.
     give_up_seconds: Annotated[float, Meta(gt=0)] = 30.0
 
 

@@ -15,7 +15,7 @@ from msgspec import Struct
 from pykka._envelope import Envelope
 
 from actors.lead import LeadActor, LeadParts
-from actors.pool import PooledActor
+from actors.pool import PooledActor, Runnable
 from actors.protocol import Mail, Rejection, Wake
 from actors.rejects import StopLead
 from domain.commands import PersonsCommand, ReceiveMessage, ResumeLead, encode_command
@@ -147,21 +147,20 @@ class Directory:
             else:
                 self._stop(gate, StopLead(stream, describe(error), stack_of(error), failures))
 
-    def give_up(self, stream: str, seconds: float) -> bool:
+    def give_up(self, actor: Runnable, seconds: float) -> None:
         """A lead's code has not come back for so long: it is stopped, at once, and whatever its turn may still lead to
-        is forgotten. False where it has come back just now, or where nobody's code but ours is at work."""
+        is forgotten. Nothing, where it has come back just now, was given up before, or is no lead."""
+        stream = actor.actor_urn
         with self._lock:
-            actor = self._leads.get(stream)
-            if actor is None:
-                return False
+            if self._leads.get(stream) is not actor or not isinstance(actor, LeadActor):
+                return
             stack = actor.stack()
             if not actor.break_off():
-                return False
+                return
             gate, failures = self._close(actor)
             error = f"its code did not come back within {seconds:.3g} s"
             log.error("lead given up", lead=stream, error=error)
             self._stop(gate, StopLead(stream, error, stack, failures))
-            return True
 
     def _close(self, actor: LeadActor) -> tuple[Gate, int]:
         """Under the lock: a gate in the actor's place, which holds what is not recorded; how often it has failed."""

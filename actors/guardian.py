@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 import structlog
 
 from actors.breaker import BreakerActor
-from actors.pool import Dispatcher
+from actors.pool import Dispatcher, Runnable
 from domain.errors import LeadlineError
 from domain.saga import describe, stack_of
 
@@ -33,17 +33,18 @@ class Guardian:
         busy_warning: float,
         *,
         longest: float = 30.0,
-        give_up: Callable[[str, float], bool] = lambda _urn, _seconds: False,
+        give_up: Callable[[Runnable, float], object] = lambda _actor, _seconds: None,
     ) -> None:
-        """`give_up` is `Directory.give_up`, asked after `longest` seconds at one message."""
+        """A thread that is at one message for longer than `busy_warning` seconds is replaced; after `longest`,
+        `give_up` is asked, which is `Directory.give_up`."""
         self._dispatcher = dispatcher
         self._busy_warning = busy_warning
         self._longest = longest
         self._give_up = give_up
         self._looked = time.monotonic()
         #: (actor, since when) of those at work at the last look → for how long they were seen so.
-        self._at_work: dict[tuple[str, float], float] = {}
-        self._warned: set[str] = set()
+        self._at_work: dict[tuple[Runnable, float], float] = {}
+        self._hanging: set[tuple[Runnable, float]] = set()
         self.ended = threading.Event()
         self.cause: str | None = None
         self._stopping = False
@@ -69,26 +70,26 @@ class Guardian:
             if not is_alive():
                 self.died(part, RuntimeError("its thread has ended"))
         self._look_at_pool()
-        hanging = {urn for (urn, _), seconds in self._at_work.items() if seconds > self._busy_warning}
-        for urn in hanging - self._warned:
-            log.error("an actor holds a pool thread", actor=urn, seconds=self._busy_warning)
-        self._warned = hanging
-        for (urn, _), seconds in self._at_work.items():
-            if seconds > self._longest and self._give_up(urn, seconds):
-                self._dispatcher.replace(urn)
+        hanging = {turn for turn, seconds in self._at_work.items() if seconds > self._busy_warning}
+        for actor, _ in hanging - self._hanging:
+            log.error("an actor holds a pool thread", actor=actor.actor_urn, seconds=self._busy_warning)
+            self._dispatcher.replace(actor)
+        self._hanging = hanging
+        for (actor, _), seconds in self._at_work.items():
+            if seconds > self._longest:
+                self._give_up(actor, seconds)
 
     def _look_at_pool(self) -> None:
         now = time.monotonic()
         step, self._looked = min(now - self._looked, _LOOK_SECONDS), now
         before = self._at_work
         self._at_work = {
-            (urn, since): before.get((urn, since), 0.0) + min(step, now - since)
-            for urn, since in self._dispatcher.busy()
+            turn: before.get(turn, 0.0) + min(step, now - turn[1]) for turn in self._dispatcher.busy()
         }
 
     def hanging(self) -> list[str]:
-        """Actors that hold a pool thread for too long, those among them that were given up."""
-        return sorted({*self._warned, *self._dispatcher.left_behind()})
+        """Actors that are at one message for too long, those among them that were given up."""
+        return sorted({actor.actor_urn for actor, _ in self._hanging})
 
 
 def whose_code_hangs(guardian: Guardian, breakers: Iterable[BreakerActor]) -> tuple[str, ...]:

@@ -42,8 +42,8 @@ class Dispatcher:
         self._runnable: SimpleQueue[Runnable | None] = SimpleQueue()
         #: Thread → the actor whose turn it runs, and since when.
         self._busy: dict[int, tuple[Runnable, float]] = {}
-        self._threads = [self._thread(slot) for slot in range(threads)]
-        #: Threads in whose place another stands: each ends when its turn does, if ever.
+        self._threads = [self._thread() for _ in range(threads)]
+        #: Threads in whose place another stands.
         self._left: list[threading.Thread] = []
 
     def start(self) -> None:
@@ -60,26 +60,21 @@ class Dispatcher:
     def schedule(self, actor: Runnable) -> None:
         self._runnable.put(actor)
 
-    def busy(self) -> list[tuple[str, float]]:
+    def busy(self) -> list[tuple[Runnable, float]]:
         """(actor, since when it is at the same message, monotonic) of each thread at work [H11]."""
-        left = {thread.ident for thread in self._left if thread.is_alive()}
-        at_work = [turn for thread, turn in self._busy.copy().items() if thread not in left]
-        return [(actor.actor_urn, max(began, actor.busy_since() or began)) for actor, began in at_work]
+        turns = list(self._busy.copy().values())
+        return [(actor, max(began, actor.busy_since() or began)) for actor, began in turns]
 
-    def replace(self, urn: str) -> None:
-        """Another thread in the place of the one that runs this actor's turn, which is left to its fate."""
+    def replace(self, actor: Runnable) -> None:
+        """Another thread in the place of the one that runs this actor's turn, which ends when that does, if ever."""
         for slot, thread in enumerate(self._threads):
             turn = self._busy.get(thread.ident or 0)
-            if turn is not None and turn[0].actor_urn == urn:
+            if turn is not None and turn[0] is actor:
                 self._left.append(thread)
-                self._threads[slot] = self._thread(slot)
+                self._threads[slot] = self._thread()
                 self._threads[slot].start()
+                self._left = [thread for thread in self._left if thread.is_alive()]
                 return
-
-    def left_behind(self) -> list[str]:
-        """The actors whose turns still hold a thread that was replaced."""
-        turns = (self._busy.get(thread.ident or 0) for thread in self._left if thread.is_alive())
-        return [turn[0].actor_urn for turn in turns if turn is not None]
 
     def waiting(self) -> int:
         """Actors in the run queue."""
@@ -88,8 +83,8 @@ class Dispatcher:
     def alive(self) -> bool:
         return all(thread.is_alive() for thread in self._threads)
 
-    def _thread(self, slot: int) -> threading.Thread:
-        return threading.Thread(target=self._run, name=f"pool-{slot}", daemon=True)
+    def _thread(self) -> threading.Thread:
+        return threading.Thread(target=self._run, name="pool", daemon=True)
 
     def _run(self) -> None:
         me = threading.current_thread()

@@ -173,6 +173,8 @@ class RejectsActor(RecordingActor):
         """Answer, and send back; again where the command came again, since the lead knows what it has."""
         if isinstance(command, ResumeLead) and mail.stream in self.state.stopped:
             self.shared.still_stopped(mail.stream)
+            if sent_back:  # it came again, and the lead is stopped again: what it sent back then is kept anew
+                self.shared.positions.recorded([mail.place])
         elif isinstance(command, ResumeLead):
             self.shared.resumed(mail.stream, self._redriven(mail, sent_back))
         else:

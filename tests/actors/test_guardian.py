@@ -42,7 +42,7 @@ def test_a_lead_that_holds_a_pool_thread_is_noticed_said_once_and_holds_up_nobod
     log.message("m1", intent="POISON")
     system = boot(log, modules=(hanging.module(),))
     guardian = Guardian(system.dispatcher, busy_warning=0.0)
-    eventually(lambda: [urn for urn, _ in system.dispatcher.busy()] == [stream_of()])
+    eventually(lambda: [actor.actor_urn for actor, _ in system.dispatcher.busy()] == [stream_of()])
     with capture_logs() as logs:
         guardian.check({})
         guardian.check({})
@@ -131,7 +131,7 @@ def test_leads_whose_code_does_not_come_back_are_stopped_and_hold_up_nobody(
     if blocks:
         assert guardian.hanging() == sorted(stream_of(lead) for lead in stuck)
     endless.gate.set()
-    eventually(lambda: not system.dispatcher.left_behind())
+    eventually(lambda: not system.dispatcher.busy())
     system.settle()
     assert [system.kinds(lead) for lead in stuck] == [[]] * len(stuck), "what came back late is not recorded"
     assert system.position_is_complete()

@@ -172,10 +172,10 @@ def test_an_actor_that_holds_a_thread_is_seen_with_its_name_and_for_how_long(dis
     gate = threading.Event()
     actor.tell(gate)
     eventually(lambda: bool(dispatcher.busy()))
-    [(urn, since)] = dispatcher.busy()
-    assert urn == "the-busy-one"
+    [(busy, since)] = dispatcher.busy()
+    assert busy is actor
     assert since <= time.monotonic()
-    assert dispatcher.busy() == [(urn, since)]
+    assert dispatcher.busy() == [(busy, since)]
     gate.set()
     eventually(lambda: dispatcher.busy() == [])
 

@@ -9,15 +9,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from actors.directory import LeadLimits
 from domain import events as ev
 from domain.commands import (
     AmendDeadLetter,
     CommandOutcome,
     DiscardDeadLetter,
     PersonsCommand,
+    ResumeLead,
     RetryDeadLetter,
 )
-from tests.support.actors_system import ActorSystem, Boot, Log, booting, rejects_of
+from tests.support.actors_outside import Poison
+from tests.support.actors_system import ActorSystem, Boot, Log, booting, rejects_of, stream_of
+from tests.support.eventually import eventually
 
 GOOD = (
     b'{"message_id":"m1","lead_id":"lead-1","business_id":"acme-foods",'
@@ -207,3 +211,23 @@ def test_a_second_writer_makes_the_rejects_read_again_and_lose_nothing(boot: Boo
     assert [r.version for r in first.history(rejects_of())] == list(range(1, 21))
     assert first.position_is_complete()
     assert second.position_is_complete()
+
+
+def test_a_resume_that_is_read_again_while_its_lead_is_stopped_again_holds_up_no_position(boot: Boot) -> None:
+    log, poison = Log(), Poison("m1")
+    log.message("m1", intent="POISON")
+    system = boot(log, modules=(poison.module(),), limits=LeadLimits(restart_delays=()))
+    eventually(lambda: system.directory.stopped() == [stream_of()])
+    for _ in range(2):
+        log.command(ResumeLead(command_id="resume", by="ann"))
+        system.read()
+        eventually(lambda: system.directory.stopped() == [stream_of()])
+        system.settle()
+    assert [type(r.event).__name__ for r in system.history(rejects_of())] == [
+        *("LeadStopped", "MessageRejected", "LeadResumed"),
+        *("LeadStopped", "MessageRejected"),
+    ]
+    assert system.position_is_complete()
+    poison.mend()
+    assert obey(system, ResumeLead(command_id="another", by="ann")).done
+    assert system.kinds()[-1] == "MessageCompleted"

@@ -37,6 +37,15 @@ max_wait_seconds = 600
 """
 
 
+_COURIER = """
+[targets.call_courier]
+kind = "module"
+class = "own_code:Courier"
+timeout_seconds = 0.3
+workers = 3
+"""
+
+
 def settings(seed: int, groups: Iterable[Group], servers: Mapping[str, str]) -> str:
     """`leadline.toml`. The same seed and groups give the same; `servers` are the urls of the HTTP targets."""
     dice = random.Random(f"{seed}/conditions")
@@ -49,6 +58,9 @@ def settings(seed: int, groups: Iterable[Group], servers: Mapping[str, str]) -> 
     taken = {("create_order", "globex-bank"), ("notify_sales", "acme-deli")} if servers else set()
     actions = (*ACTIONS, "call_courier") if own else ACTIONS
     for action in actions:
+        if action == "call_courier" and dice.random() < 0.5:
+            parts.append(_COURIER)
+            continue
         if action == "call_courier" or dice.random() < 0.75:
             parts.append(_target(dice, action, "", faulty=faulty))
         apart = [b for b in BUSINESSES if dice.random() < 0.25 and (action, b) not in taken]
@@ -96,6 +108,7 @@ busy_warning_seconds = 1
 [leads]
 idle_seconds = {dice.choice((0.3, 2, 60))}
 max_living = {dice.choice((5, 50, 20_000))}
+give_up_seconds = {dice.choice((1.5, 4))}
 restart_delays_seconds = {dice.choice(([0.05, 0.1], [0.5, 0.8]))}
 [journal]
 max_appends = {dice.choice((5, 50, 1500))}

@@ -85,6 +85,8 @@ class People:
     def _for_letter(self, row: Row) -> Iterator[PersonsCommand]:
         dice, letter = self._dice, row["id"]
         if row["category"] == "lead_stopped":
+            if dice.random() < 0.8:
+                return  # its code is not mended yet
             yield co.ResumeLead(**self._who())
         elif row["category"] == "outcome_unknown":
             happened: Literal["done", "undone"] = "done" if self._happened(row) else "undone"

@@ -138,7 +138,8 @@ def _resumes(made: World) -> list[Sent]:
     rows = query(
         made.data / "views.db",
         "SELECT DISTINCT business_id, lead_id FROM dead_letter_queue"
-        " WHERE category = 'lead_stopped' AND status = 'failed'",
+        " WHERE category = 'lead_stopped' AND status = 'failed'"
+        " UNION SELECT business_id, lead_id FROM unfinished WHERE waiting_for = 'lead resume'",
     )
     sent = []
     for row in rows:

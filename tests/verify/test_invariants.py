@@ -117,6 +117,12 @@ def each_lead_takes_its_messages_in_stream_order(found: Evidence) -> None:
     swapped(found, *lead_with(found, ev.MessageReceived, 2)[:2])
 
 
+def a_stopped_lead_records_nothing_until_it_is_resumed(found: Evidence) -> None:
+    at = where(found, ev.IntentDetected)
+    stopped = ev.LeadStopped(found.events[at].stream, "RuntimeError", "", 3)
+    insert(found, at, stopped, stream="rejects:0")
+
+
 def no_id_takes_effect_twice_within_eight_days(found: Evidence) -> None:
     at = where(found, ev.MessageReceived)
     recorded = found.events[at]

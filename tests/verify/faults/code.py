@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from tests.support.system_sql import query
 from tests.verify.faults.group import Act, Fault, Group, Scene
+from tests.verify.world import World, patiently
+
+#: Within so long others must go on: some times `leads.give_up_seconds`, on a busy machine.
+OTHERS_WITHIN = 60.0
 
 MODULE = "own_code"
 
 OWN_CODE = '''
 """Code of the user's own, with every kind of defect; the file `mended` in this folder mends those of the actions."""
 
+import ctypes
 import sys
 import time
 from datetime import timedelta
 from pathlib import Path
 
 from actors.executors.executor import Executor, lead_fields, task_fields
+from actors.targets.scripted import ScriptedTarget
 from domain.actions import ActionSpec
 from domain.intents.handler import IntentHandler, Plan
 
@@ -34,6 +41,18 @@ def loops(message, band):
     while time.monotonic() < until:
         pass
     return Plan(("notify_sales",), "That took long.")
+
+
+def endless(message, band):
+    while not MENDED.exists():
+        pass
+    return Plan(("notify_sales",), "At last.")
+
+
+def blocked(message, band):
+    while not MENDED.exists():
+        ctypes.CDLL(None).sleep(600)  # no exception reaches it there
+    return Plan(("notify_sales",), "At last.")
 
 
 def nonsense(message, band):
@@ -68,11 +87,29 @@ class Cursed(dict):
 def broken_fields(call):
     if call.message.lead_id.endswith(("1", "3", "5")) and not MENDED.exists():
         raise KeyError("no such address")
+    while call.message.lead_id.endswith("4") and not MENDED.exists():
+        pass
     return lead_fields(call)
+
+
+class Courier:
+    """Takes every call; with some leads' it then never comes back."""
+
+    idempotency = "keyed"
+
+    def __init__(self, given):
+        self.taken = ScriptedTarget("keyed", ("done",), ledger=Path("call_courier.ledger.jsonl"))
+
+    def call(self, request):
+        outcome = self.taken.call(request)
+        while request.lead_id.endswith("8") and not MENDED.exists():
+            pass
+        return outcome
 
 
 HANDLERS = [
     IntentHandler("RAISES", raises), IntentHandler("ENDS", ends), IntentHandler("LOOPS", loops),
+    IntentHandler("ENDLESS", endless), IntentHandler("BLOCKED", blocked),
     IntentHandler("NONSENSE", nonsense), IntentHandler("WRONG_FIELDS", wrong_fields),
     IntentHandler("UNHEARD_OF", unheard_of), IntentHandler("CURSED", cursed), IntentHandler("COURIER", courier),
 ]
@@ -113,12 +150,40 @@ def some_of(intent: str, count: int, what: str) -> Act:
     return act
 
 
+def never_ends(intent: str, what: str) -> Act:
+    def act(scene: Scene) -> None:
+        """More leads than there are threads in the pool: all others go on all the same, and before long."""
+        world = scene.world
+        scene.publisher.put(scene.workload.of_intent(intent, 3))
+        scene.publisher.put(scene.workload.some(20))
+        scene.publisher.wait(30)
+        last = max(confirmed.sequence for confirmed in world.confirmed)
+        if not patiently(lambda: not _unrecorded(world, last), OTHERS_WITHIN, every=0.5):
+            world.violates(f"leads whose code never ends hold up others: {world.last_words()}")
+        world.did(what)
+        world.still_runs()
+
+    return act
+
+
+def _unrecorded(world: World, last: int) -> set[int]:
+    """Sequences of messages, up to one, that have left no event; one of a stopped lead is rejected."""
+    sql = "SELECT DISTINCT json_extract(state, '$.place.sequence') AS at FROM stored_events"
+    recorded = {row["at"] for row in query(world.data / "events.db", sql)}
+    sent = {one.sequence for one in world.confirmed if one.subject.startswith("leads.in.")}
+    return {sequence for sequence in sent - recorded if sequence <= last}
+
+
 GROUP = Group(
     "code",
     "a handler, an action or a target's code that raises, loops, or returns nonsense for some leads",
     (
         Fault("lead's code raises", some_of("CURSED", 3, "messages at which a lead's code raises, sent")),
         Fault("handler loops", some_of("LOOPS", 3, "messages at which a handler loops, sent")),
+        Fault(
+            "handler never ends", never_ends("ENDLESS", "messages at which a handler loops for ever, sent")
+        ),
+        Fault("handler blocks", never_ends("BLOCKED", "messages at which a handler blocks for ever, sent")),
     ),
     begin,
     end,

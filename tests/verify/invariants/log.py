@@ -92,6 +92,19 @@ def each_lead_takes_its_messages_in_stream_order(evidence: Evidence) -> Iterator
             last = here
 
 
+def a_stopped_lead_records_nothing_until_it_is_resumed(evidence: Evidence) -> Iterator[str]:
+    """Whatever its code was at when it was stopped: what comes of that later is not recorded."""
+    stopped: dict[str, int] = {}
+    for recorded in evidence.events:
+        event = recorded.event
+        if isinstance(event, ev.LeadStopped):
+            stopped[event.lead_stream] = recorded.position
+        elif isinstance(event, ev.LeadResumed):
+            stopped.pop(event.lead_stream, None)
+        elif recorded.stream in stopped:
+            yield f"{recorded.stream} was stopped at {stopped[recorded.stream]}, and recorded {event}"
+
+
 def no_id_takes_effect_twice_within_eight_days(evidence: Evidence) -> Iterator[str]:
     for stream, history in evidence.streams.items():
         lives: dict[str, datetime] = {}
@@ -171,6 +184,7 @@ ALWAYS = (
     no_entry_is_recorded_twice,
     every_command_is_answered_once,
     each_lead_takes_its_messages_in_stream_order,
+    a_stopped_lead_records_nothing_until_it_is_resumed,
     no_id_takes_effect_twice_within_eight_days,
     a_duplicate_is_of_a_message_that_is_there,
     no_position_is_ahead_of_what_is_recorded,
