@@ -24,6 +24,7 @@ from actors.stream import PARTITIONS, STREAM
 from domain import codec
 from domain import events as ev
 from domain.events import Event, Recorded
+from domain.skips import SKIPS_STREAM, Skips
 from domain.tokens import decode, derived_id
 from tests.support.system_sql import VIEWS, Row, query
 
@@ -174,13 +175,19 @@ def read_snapshots(store: Path) -> list[Kept]:
 
 
 def read_events(store: Path) -> list[Recorded]:
-    """The whole store in the order of its commits."""
+    """The whole store in the order of its commits, but for what a person has skipped."""
     sql = "SELECT rowid, originator_id, originator_version, topic, state FROM stored_events ORDER BY rowid"
     with closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True, timeout=30)) as connection:
-        return [
-            codec.decode(topic, state, stream, version, position)
-            for position, stream, version, topic, state in connection.execute(sql)
-        ]
+        rows = list(connection.execute(sql))
+    skips = Skips()
+    for position, stream, version, topic, state in rows:
+        if stream == SKIPS_STREAM:
+            skips.learn(codec.decode(topic, state, stream, version, position))
+    return [
+        codec.decode(topic, state, stream, version, position)
+        for position, stream, version, topic, state in rows
+        if not skips.cover(position, stream, topic, state)
+    ]
 
 
 def read_ledgers(folder: Path) -> list[Line]:

@@ -28,6 +28,8 @@ LOOK_SECONDS = 0.3
 #: Dead letters and tasks that are dealt with in one look.
 AT_ONCE = 4
 
+Settled = Literal["done", "undone", "retry", "skip"]
+
 _LETTERS = (
     "SELECT d.*, s.business_token, s.lead_token FROM dead_letter_queue d JOIN dead_letter_subjects s USING (id)"
     " WHERE d.status = 'failed' ORDER BY d.id"
@@ -89,14 +91,14 @@ class People:
                 return  # its code is not mended yet
             yield co.ResumeLead(**self._who())
         elif row["category"] == "outcome_unknown":
-            happened: Literal["done", "undone"] = "done" if self._happened(row) else "undone"
+            not_happened: tuple[Settled, ...] = ("undone", "undone", "retry", "skip")
+            happened: Settled = "done" if self._happened(row) else dice.choice(not_happened)
             yield co.ResolveDeadLetter(dead_letter_id=letter, outcome=happened, **self._who())
             if happened == "undone" and dice.random() < 0.7:
                 yield co.RetryDeadLetter(dead_letter_id=letter, **self._who())
         elif row["category"] == "compensation_failed":
-            yield co.ResolveDeadLetter(
-                dead_letter_id=letter, outcome=dice.choice(("done", "undone")), **self._who()
-            )
+            settled: tuple[Settled, ...] = ("done", "undone", "retry", "skip")
+            yield co.ResolveDeadLetter(dead_letter_id=letter, outcome=dice.choice(settled), **self._who())
         elif dice.random() < 0.6:
             if dice.random() < 0.3 and row["category"] != "rejected":
                 yield co.AmendDeadLetter(dead_letter_id=letter, changes={"confidence": 0.9}, **self._who())

@@ -6,7 +6,7 @@ import signal
 
 from tests.verify.faults.group import Act, Fault, Group, Scene
 from tests.verify.inside import POINTS
-from tests.verify.world import World
+from tests.verify.world import PATIENCE, World
 
 #: How long a named point may take to be reached; a runner that does not come there is killed anyway.
 REACHED_WITHIN = 6.0
@@ -65,6 +65,40 @@ def stop(scene: Scene) -> None:
     world.still_runs()
 
 
+def second_runner(scene: Scene) -> None:
+    """Another one on the same folder: refused in a line, while the first goes on as if nothing were."""
+    world = scene.world
+    world.progress(world.dice.randint(1, 100))
+    second = world.house.begin("run", "--http-port", "0")
+    code = second.ended(PATIENCE)
+    if (
+        code != 1
+        or "another Leadline works on this data folder" not in second.err
+        or "Traceback" in second.err
+    ):
+        world.violates(f"a second runner on the folder ended with {code}: {second.err[-1000:]}")
+    world.did("second runners refused")
+    world.still_runs()
+
+
+def rolling_restart(scene: Scene) -> None:
+    """SIGTERM to the one, and another at once: it waits for the folder, and takes over."""
+    world = scene.world
+    world.progress(world.dice.randint(1, 150))
+    first = world.running
+    assert first is not None
+    first.signal(signal.SIGTERM)
+    scene.publisher.put(scene.workload.some(20))
+    if not world.start():
+        world.violates(f"a runner that was started while another drained ended: {world.last_words()}")
+    if first.ended(PATIENCE) != 0:
+        world.violates(
+            f"a runner that another waited for ended with {first.process.returncode}: {first.err[-1000:]}"
+        )
+    world.did("rolling restarts")
+    world.still_runs()
+
+
 def kill_at(point: str) -> Act:
     def act(scene: Scene) -> None:
         world = scene.world
@@ -105,6 +139,8 @@ GROUP = Group(
         Fault("terminate", terminate),
         Fault("terminate twice", terminate_twice),
         Fault("stop", stop),
+        Fault("second runner", second_runner),
+        Fault("rolling restart", rolling_restart),
         *(Fault(f"kill {point}", kill_at(point)) for point in POINTS),
     ),
 )
