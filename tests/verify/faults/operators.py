@@ -46,7 +46,7 @@ def redrive_cut_short(scene: Scene) -> None:
     if running.process.poll() is None:
         running.signal(signal.SIGINT)
     code = running.ended(WITHIN)
-    if code not in (0, 1) or "Traceback" in running.err:
+    if code not in (0, 1, 130) or "Traceback" in running.err:  # 130: before it had begun
         world.violates(f"a redrive that was cut short ended with {code}: {running.err[-1000:]}")
     elif running.out and code == 1 and json.loads(running.out)["stopped"] is None:
         world.note(f"it was through before: {running.out[-200:]}")
