@@ -119,18 +119,21 @@ def nothing_stands_after_an_ordinary_failure(history: Sequence[Event]) -> None:
 
 
 def an_action_is_its_steps(history: Sequence[Event]) -> None:
-    """Steps are done in order; with the last one their action is executed, and with the last one that still
-    stands of an executed action it is compensated. No other event says either."""
+    """Steps are done in order, but for an action that a person leaves out; with the last one their action is executed,
+    and with the last one that still stands of an executed action it is compensated. No other event says either."""
     plans: dict[str, dict[int, ev.PlannedAction]] = {}
     stands: dict[str, set[int]] = {}
     executed: dict[str, set[int]] = {}
+    unknown: dict[str | None, ev.PlannedAction] = {}
+    left_out: dict[str, set[int]] = {}
     for event in history:
         if isinstance(event, ev.ActionsPlanned):
             plans[event.message_id] = {step.n: step for step in event.actions}
+            left_out[event.message_id] = set()
             stands[event.message_id], executed[event.message_id] = set(), set()
         elif isinstance(event, _EXECUTED):
             step, done = plans[event.message_id][event.n], stands[event.message_id]
-            assert set(range(step.n)) <= done
+            assert set(range(step.n)) <= done | left_out[event.message_id]
             assert isinstance(event, ev.ActionExecuted) is (step.n == step.last)
             done.add(step.n)
             if step.n == step.last:
@@ -142,6 +145,12 @@ def an_action_is_its_steps(history: Sequence[Event]) -> None:
                 range(step.first, step.last + 1)
             )
             assert isinstance(event, ev.ActionCompensated) is whole
+        elif isinstance(event, ev.ActionFailed) and event.category == "outcome_unknown":
+            unknown[event.message_id] = plans[event.message_id][event.n]
+        elif isinstance(event, ev.DeadLetterResolved):
+            of_unknown = unknown.pop(event.message_id, None)
+            if of_unknown is not None and event.outcome == "skipped":
+                left_out[str(event.message_id)] |= set(range(of_unknown.first, of_unknown.last + 1))
 
 
 def calls_alternate(history: Sequence[Event]) -> None:

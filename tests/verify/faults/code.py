@@ -168,7 +168,7 @@ def never_ends(intent: str, what: str) -> Act:
 
 def _unrecorded(world: World, last: int) -> set[int]:
     """Sequences of messages, up to one, that have left no event; one of a stopped lead is rejected."""
-    sql = "SELECT DISTINCT json_extract(state, '$.place[2]') AS at FROM stored_events"
+    sql = "SELECT DISTINCT json_extract(state, '$.place[2]') AS at FROM stored_events WHERE json_valid(state)"
     recorded = {row["at"] for row in query(world.data / "events.db", sql)}
     sent = {one.sequence for one in world.confirmed if one.subject.startswith("leads.in.")}
     return {sequence for sequence in sent - recorded if sequence <= last}
