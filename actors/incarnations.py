@@ -47,11 +47,14 @@ class History:
         self.losses: list[MessagesLost] = []
         #: Partitions with an event that cannot be read and that a person has skipped: it may have been a rewind.
         self.doubted: set[int] = set()
+        #: How many such events there are: so many lives of the stream may be unknown.
+        self.missing = 0
         for partition in range(partitions):
             for recorded in read_stream(intake_stream(partition)):
                 self.versions[partition] = recorded.version
                 if isinstance(recorded.event, Missing):
                     self.doubted.add(partition)
+                    self.missing += 1
                 self.learn(recorded.event)
 
     def learn(self, event: Event) -> None:
@@ -152,11 +155,12 @@ class LogLife:
         doubted = self._history.doubted
         end = state.first_sequence - 1 if doubted else state.last_sequence
         if state.created == self.created:
-            created, epoch = self.created, self.epoch + 1 + len(doubted)
+            created, epoch = self.created, self.epoch + 1 + (self._history.missing if doubted else 0)
             new = [min(position, end) for position in positions]
             ahead = {p for p, sequence in enumerate(read) if sequence > end}
         else:
-            created, epoch = state.created, self._history.epoch(state.created) + len(doubted)
+            created, epoch = state.created, self._history.epoch(state.created)
+            epoch += self._history.missing if doubted else 0
             new = [0] * len(read) if doubted else self._history.positions(created, epoch)
             ahead = {p for p, sequence in enumerate(read) if sequence > 0}
         name = incarnation_name(created, epoch)

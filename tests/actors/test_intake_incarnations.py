@@ -291,3 +291,20 @@ def test_where_the_record_of_a_rewind_was_skipped_all_that_the_stream_holds_is_r
         eventually(lambda: fourth.handed_on(1))
         assert fourth.message_ids() == ["last"]
         assert fourth.intake.incarnation == incarnation
+
+
+def test_the_life_that_follows_skipped_rewinds_has_a_name_that_none_of_them_can_have_had() -> None:
+    journal = FakeJournal()
+    name = intake_stream(3)
+    missing = [Recorded(name, version, Missing(), "", datetime.now(UTC)) for version in (1, 2)]
+    journal.streams[name] = missing
+    history = History(journal.read_position, journal.read_stream)
+    life = LogLife(history, Chronicle(history, journal, lambda: datetime.now(UTC)))
+    state = StreamState(created=7, first_sequence=11, last_sequence=60, messages=50)
+    life.begin(state)
+    assert life.differs(state, [0] * PARTITIONS)
+    assert asyncio.run(life.rewound(state, [60] * PARTITIONS, [60] * PARTITIONS)) == [10] * PARTITIONS
+    assert life.incarnation == "7.3"
+    assert not life.differs(state, [10] * PARTITIONS)
+    again = History(journal.read_position, journal.read_stream)
+    assert (again.epoch(7), again.doubted) == (3, set())

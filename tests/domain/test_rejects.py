@@ -41,6 +41,14 @@ def rejected(sequence: int = 1, **fields: Any) -> MessageRejected:
 ID = rejected().dead_letter_id
 
 
+def test_a_lead_whose_stop_is_not_known_any_more_is_stopped_while_its_mail_is_kept() -> None:
+    one = Partition()
+    one.reject(rejected(1, category="lead_stopped"), place(1))
+    assert rejects.stopped_leads(one.state) == {LEAD}
+    assert names(one.command(co.ResumeLead(command_id="c", by="ann"))) == ["LeadResumed"]
+    assert rejects.stopped_leads(one.state) == set()
+
+
 class Partition:
     """The rejects of one partition, driven by hand; rebuilt from the encoded events after every step."""
 

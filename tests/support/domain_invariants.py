@@ -9,6 +9,7 @@ from domain import events as ev
 from domain.events import Event
 from domain.lead import LeadState
 from domain.saga import MAX_THROTTLED
+from domain.tokens import encode
 
 #: Facts that may stand between those of a message at work: receipts, and what people do.
 _ASIDE = (
@@ -199,8 +200,8 @@ def attempts_are_bounded(history: Sequence[Event]) -> None:
 
 
 def _is_of(key: str, message_id: str | None) -> bool:
-    """Whether a key is one of a message's; ids of these tests are their own tokens."""
-    return key.split("/")[2].partition("@")[0] == message_id
+    """Whether a key is one of a message's."""
+    return message_id is not None and key.split("/")[2].partition("@")[0] == encode(message_id)
 
 
 def every_message_is_somewhere(history: Sequence[Event], state: LeadState) -> None:

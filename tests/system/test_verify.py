@@ -14,7 +14,11 @@ from tests.verify.__main__ import main
 from tests.verify.round import Plan, Verdict, drawn, play
 
 #: Seed → the groups of that round, chosen so that they share a machine of two cores and some seconds each.
-ROUNDS = {1: ("runner", "targets"), 2: ("nats", "input", "targets"), 3: ("store", "code", "clock", "targets")}
+ROUNDS = {
+    1: ("runner", "operators", "targets"),
+    2: ("nats", "input", "targets"),
+    3: ("store", "code", "clock", "targets"),
+}
 
 
 @pytest.mark.slow
