@@ -41,6 +41,12 @@ _UNKNOWN = (
     " AND json_extract(state, '$.event.category') = 'outcome_unknown' ORDER BY originator_version DESC LIMIT 1"
 )
 
+_NOT_UNDONE = (
+    "SELECT json_extract(state, '$.event.key') AS key FROM stored_events"
+    " WHERE topic = 'compensation_failed.v1' AND originator_id = ?"
+    " AND json_extract(state, '$.event.message_id') = ?"
+)
+
 
 class People:
     """A thread that looks and acts until it is stopped."""
@@ -97,7 +103,9 @@ class People:
             if happened == "undone" and dice.random() < 0.7:
                 yield co.RetryDeadLetter(dead_letter_id=letter, **self._who())
         elif row["category"] == "compensation_failed":
-            settled: tuple[Settled, ...] = ("done", "undone", "retry", "skip")
+            settled: tuple[Settled, ...] = ("done", "undone", "skip")
+            if not self._undone(row):
+                settled += ("retry",)  # to have it done again, where it was done, would be no truth
             yield co.ResolveDeadLetter(dead_letter_id=letter, outcome=dice.choice(settled), **self._who())
         elif dice.random() < 0.6:
             if dice.random() < 0.3 and row["category"] != "rejected":
@@ -140,6 +148,13 @@ class People:
         keys = query(self._events(), _UNKNOWN, (stream, row["message_id"]))
         lines = read_ledgers(self._world.house.folder)
         return bool(keys) and effect_of(lines, keys[0]["key"])
+
+    def _undone(self, row: Row) -> bool:
+        """Whether a compensation of it that is recorded as failed has happened all the same."""
+        stream = f"lead:{row['business_token']}:{row['lead_token']}"
+        keys = query(self._events(), _NOT_UNDONE, (stream, row["message_id"]))
+        lines = read_ledgers(self._world.house.folder)
+        return any(effect_of(lines, key["key"]) for key in keys)
 
     def _events(self) -> Path:
         return self._world.data / "events.db"
