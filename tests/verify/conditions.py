@@ -108,7 +108,7 @@ busy_warning_seconds = 1
 [leads]
 idle_seconds = {dice.choice((0.3, 2, 60))}
 max_living = {dice.choice((5, 50, 20_000))}
-give_up_seconds = {dice.choice((1.5, 4))}
+give_up_seconds = {dice.choice((3, 5))}
 restart_delays_seconds = {dice.choice(([0.05, 0.1], [0.5, 0.8]))}
 [journal]
 max_appends = {dice.choice((5, 50, 1500))}

@@ -131,6 +131,7 @@ def _come_to_rest(scene: Scene) -> None:
             return
         scene.publisher.put(resumes)
         scene.publisher.wait(30)
+    made.violates("leads are stopped again and again, and their code is mended")
 
 
 def _resumes(made: World) -> list[Sent]:
