@@ -55,8 +55,13 @@ T = TypeVar("T")
 
 
 def open_event_log(settings: Settings) -> EventStore:
-    """A reader of the event store, beside a runner or without one. Raises OSError where there is none."""
-    return EventStore.open(wiring.events_path(settings))
+    """A reader of the event store, beside a runner or without one. Raises OSError or `LeadlineError` without one."""
+    store = EventStore.open(wiring.events_path(settings))
+    try:
+        store.last_position()
+    except Exception as error:  # the library's own, whatever is wrong with the file
+        raise LeadlineError(f"{wiring.events_path(settings)} cannot be read: {error}") from error
+    return store
 
 
 def own_data_folder(
@@ -353,6 +358,7 @@ class System:
             wiring.views_path(self.settings), self.settings.http_port, self.gauges, self.store.last_position
         )
         self.http_url = server.url
+        self._lock.tell(Owner(os.getpid(), "working", self._clock.now(), metrics=server.url))
         self._closers.append(server.stop)
 
     def _start_thread(self, name: str, run: Callable[[], None]) -> None:
