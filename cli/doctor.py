@@ -65,7 +65,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
 def look_at_settings(settings: Settings) -> Iterator[Finding]:
     businesses = settings.tenants().businesses
     if businesses:
-        yield Finding("settings", "good", f"{len(businesses)} businesses of {len(settings.tenants_)} tenants")
+        yield Finding("settings", "good", f"businesses: {len(businesses)}, tenants: {len(settings.tenants_)}")
     else:
         mend = "name them in leadline.toml: [tenants.acme] businesses = [...]"
         yield Finding("settings", "warning", "no business: every message will be a dead letter", mend)

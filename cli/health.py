@@ -220,7 +220,8 @@ def _parked(unfinished: list[Row]) -> Iterator[Finding]:
     behind = Counter(row["waiting_for"] for row in unfinished if row["waiting_for"].startswith(DEAD_LETTER))
     if behind:
         (what, count), *_ = behind.most_common(1)
-        found = f"{sum(behind.values())} messages wait behind {len(behind)} dead letters, {count} of them behind {what}"
+        held = f"{_count(range(behind.total()), 'message')} behind {_count(behind, 'dead letter')}"
+        found = f"{held}, {count} of them behind {what}"
         mend = "settle these first: `leadline dlq show ID`"
         yield Finding("dlq", "warning", found, mend)
 

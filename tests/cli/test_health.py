@@ -117,6 +117,8 @@ def test_a_breaker_that_opens_again_and_again_has_been_open_since_the_first_time
 ) -> None:
     story = story_of(ago)
     opened = ev.BreakerOpened("create_order.crm", 5, 5, story.now, 10, "it refused", **kind)
+    story.add("breaker:create_order.crm", opened, ev.BreakerClosed("create_order.crm"))
+    story.now += timedelta(minutes=1)
     story.add("breaker:create_order.crm", opened, ev.BreakerHalfOpened("create_order.crm"))
     since = story.recorded[-2].at
     story.now += timedelta(minutes=1)
@@ -144,7 +146,7 @@ def test_dead_letters_that_wait_for_long_and_what_waits_behind_them_are_said(tmp
     write_data(tmp_path, story.recorded)
     waits, behind = findings(tmp_path, "dlq")
     assert waits.found.startswith("1 have waited for more than 24 h")
-    assert behind.found.startswith("1 messages wait behind 1 dead letters")
+    assert behind.found.startswith("1 message behind 1 dead letter, 1 of them behind dead letter ")
     assert lead.dead_letter_id("m2") in behind.found
 
 
@@ -155,7 +157,6 @@ def test_leads_that_are_stopped_are_bad_each_of_them_once(tmp_path: Path) -> Non
     for lead in (held, kept):
         story.add("rejects:3", ev.LeadStopped(lead.stream, "KeyError: 'x'", "", 3))
     story.add("rejects:3", rejected("d2", lead="+2", category="lead_stopped"))
-    story.add("rejects:3", rejected("d3", lead="+1", category="lead_stopped"))
     write_data(tmp_path, story.recorded)
     found = only(tmp_path, "leads")
     assert found.found == "2 leads stopped, since their code raised: acme/+1, acme/+2"
@@ -247,7 +248,7 @@ def test_a_store_that_is_none_hides_no_other_finding(tmp_path: Path) -> None:
     (tmp_path / "events.db").write_bytes(b"no database" * 1000)
     answer = CliRunner().invoke(app, ["--data", str(tmp_path), "--nats", "nats://127.0.0.1:9", "doctor"])
     assert answer.exit_code == 1
-    assert "file is not a database" in answer.stdout
+    assert "events.db cannot be read: file is not a database" in answer.stdout
     assert "no NATS server answers" in answer.stdout
 
 
