@@ -1,4 +1,4 @@
-"""`doctor`: looks at what is really there (NATS, its stream, the store, the settings) and says what to mend."""
+"""`doctor`: looks at what is really there, each part in a module of its own, and says what to mend."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OLDEST_SERVER = (2, 10)
 
 
 def doctor(ctx: typer.Context, *, as_json: options.Json = False) -> None:
-    """Check NATS, its stream, the store and the settings; say what to mend. 1 if something is bad."""
+    """Check settings, targets, data folder, runner, NATS and its streams; say what to mend. 1 if something is bad."""
     settings = settings_of(ctx)
     findings = list(examine(settings))
     if as_json:

@@ -76,8 +76,13 @@ def look_at_events(settings: Settings) -> Iterator[Finding]:
 
 def look_at_outbox(settings: Settings) -> Iterator[Finding]:
     """Results and replies: whether they go on."""
-    standing = read_position(wiring.outbox_path(settings)) if settings.outbox.on else None
-    if standing is None or not wiring.events_path(settings).exists():
+    file = wiring.outbox_path(settings)
+    if not settings.outbox.on or not file.exists() or not wiring.events_path(settings).exists():
+        return
+    standing = read_position(file)
+    if standing is None:
+        mend = "put back a copy of it, or remove it: then they begin at the end of what is recorded"
+        yield Finding("outbox", "bad", f"{file} cannot be read", mend)
         return
     with closing(runner.open_event_log(settings)) as log:
         lag = max(0, log.last_position() - standing.position)

@@ -206,6 +206,16 @@ def test_results_that_have_stopped_are_bad(tmp_path: Path) -> None:
         file.write(OutboxPosition("s", "l", 2, "e", "event 3 cannot be read"))
     found = only(tmp_path, "outbox")
     assert (found.state, found.found) == ("bad", "stopped: event 3 cannot be read")
+    (tmp_path / "outbox.db").write_bytes(b"no database" * 1000)
+    found = only(tmp_path, "outbox")
+    assert (found.state, "outbox.db cannot be read" in found.found) == ("bad", True)
+
+
+def test_views_that_are_damaged_are_said_and_what_makes_them_anew(tmp_path: Path) -> None:
+    write_data(tmp_path, story_of(timedelta(hours=1)).recorded)
+    (tmp_path / "views.db").write_bytes(b"no database" * 1000)
+    found = only(tmp_path, "views")
+    assert (found.state, "leadline rebuild" in found.mend) == ("warning", True)
 
 
 @pytest.mark.parametrize(
