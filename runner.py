@@ -291,8 +291,9 @@ class System:
             actor = BreakerActor(target, recording, self.calls, self.scheduler.arm, self.guardian.died)
             self._breakers.append(actor)
             self.directory.install(actor)
+            actor.load()  # leads ask it from their own threads; one that is open arms its timer
             self._closers.append(actor.stop_workers)
-            self.directory.wake([actor.actor_urn])  # one that was open arms its timer
+            self.directory.wake([actor.actor_urn])  # one that its settings have opened is probed
 
     def _install_rejects(self, recording: Recording) -> tuple[set[str], set[str]]:
         """The rejects' actors; which leads are stopped, and which were being resumed when the process died."""

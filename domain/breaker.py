@@ -9,6 +9,7 @@ See M. Nygard, "Release It!", chapter "Circuit Breaker".
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -58,9 +59,14 @@ class Breaker(Struct, frozen=True):
 
 def admits(breaker: Breaker, policy: BreakerPolicy) -> bool:
     """Whether a call may go out now."""
+    return room(breaker, policy) > 0
+
+
+def room(breaker: Breaker, policy: BreakerPolicy) -> int:
+    """How many more calls may go out in this state."""
     if breaker.state == "half_open":
-        return probes_left(breaker, policy) > 0
-    return breaker.state == "closed"
+        return probes_left(breaker, policy)
+    return sys.maxsize if breaker.state == "closed" else 0
 
 
 def probes_left(breaker: Breaker, policy: BreakerPolicy) -> int:

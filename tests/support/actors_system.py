@@ -286,6 +286,7 @@ class ActorSystem:
             actor = BreakerActor(target, recording, self.calls, self.timers.arm, self._died)
             self.breakers[name] = actor
             self.directory.install(actor)
+            actor.load()
         stopped, resuming = self._install_rejects(recording)
         parts = LeadParts(
             recording=recording,
