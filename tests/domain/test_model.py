@@ -23,7 +23,7 @@ from domain.events import (
 from domain.outcomes import Done, Failed, FailedForGood, Misconfigured, NotCalled, Unknown
 from domain.ports import ActionCall
 from tests.support.domain_given import T0, Story, dead_letter_id, message
-from tests.support.domain_model import PUT_OFF, Lead
+from tests.support.domain_model import PUT_OFF, Lead, Message
 from tests.support.domain_rules import playbook
 
 INTENTS = (
@@ -120,12 +120,18 @@ class BesideItsModel(RuleBasedStateMachine):
     def a_person_resolves(self, which: int, said: Any) -> None:
         self._resolves(self._ended(which), said)
 
-    @rule(said=SAID)
+    @rule(well=st.integers(0, 3), undone=st.booleans(), said=SAID)
     @precondition(lambda self: self.is_out)
-    def it_goes_wrong_and_a_person_says(self, said: Any) -> None:
-        """For good, or nobody knows how. With something to undo first, that is the next to go wrong."""
+    def it_goes_wrong_and_a_person_says(self, well: int, *, undone: bool, said: Any) -> None:
+        """After steps that go well one does not; what stands then is undone, or fails to be."""
         head = self.model.queue[0]
-        self._ends("unknown" if self.model.class_of(head) == "once" else "failed for good")
+        for _ in range(well):
+            if self._is_out(head):
+                self._ends("done")
+        if self._is_out(head):
+            self._ends("unknown" if self.model.class_of(head) == "once" else "failed for good")
+        while self._is_out(head) and head.undo:
+            self._ends("done" if undone else "failed for good")
         if head.name in self.model.letters:
             self._resolves(head.name, said)
 
@@ -180,6 +186,9 @@ class BesideItsModel(RuleBasedStateMachine):
     @property
     def is_waiting(self) -> bool:
         return isinstance(lead.next_step(self.story.state, self.story.now), lead.Wait)
+
+    def _is_out(self, message: Message) -> bool:
+        return self.is_out and self.model.queue[0] is message
 
     def _receive(self, name: str, intent: str, confidence: float) -> None:
         self.story.receive(message(name, intent, confidence=confidence, entities={"product": "tea"}))
@@ -245,5 +254,5 @@ class BesideItsModel(RuleBasedStateMachine):
 TestBesideItsModel = BesideItsModel.TestCase
 TestBesideItsModel.pytestmark = [pytest.mark.timeout(600)]  # type: ignore[attr-defined]
 TestBesideItsModel.settings = settings(
-    max_examples=150, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=250, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )

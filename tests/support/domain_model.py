@@ -195,7 +195,7 @@ class Lead:
                 return
         elif said == "skip":
             action, _ = message.plan[place]
-            message.left_out = [n for n in range(place, len(message.plan)) if message.plan[n][0] == action]
+            message.left_out += [n for n in range(place, len(message.plan)) if message.plan[n][0] == action]
         self._works_again(message)
 
     def _settle_stuck(self, message: Message, said: str) -> None:
