@@ -308,6 +308,8 @@ class System:
             still_stopped=self.directory.still_stopped,
             tell=self.directory.tell,
             answered=self.directory.answered,
+            answer_in=self.store.answer_in,
+            read_position=self.store.read_position,
             on_death=self.guardian.died,
         )
         for partition in range(PARTITIONS):

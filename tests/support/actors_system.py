@@ -311,6 +311,8 @@ class ActorSystem:
             still_stopped=self.directory.still_stopped,
             tell=self.directory.tell,
             answered=self.directory.answered,
+            answer_in=self.store.answer_in,
+            read_position=self.store.read_position,
             on_death=self._died,
         )
         stopped: set[str] = set()
