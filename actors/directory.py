@@ -19,6 +19,7 @@ from actors.pool import PooledActor
 from actors.protocol import Mail, Rejection, Wake
 from actors.rejects import StopLead
 from domain.commands import PersonsCommand, ReceiveMessage, ResumeLead, encode_command
+from domain.errors import StoreUnreadableError
 from domain.messages import command_subject, message_subject
 from domain.rejects import is_about_reject
 from domain.saga import describe, stack_of
@@ -28,6 +29,8 @@ log = structlog.get_logger(__name__)
 
 #: Idle leads looked at to make room for one that wakes.
 _TRIES = 8
+#: The pause after which a lead whose events could not be read tries again.
+_READ_AGAIN_SECONDS = 1.0
 #: Prefix of the timer's address for a lead that is tried again.
 _RESTART = "restart:"
 
@@ -133,15 +136,19 @@ class Directory:
             self._tell_lead(stream, held)
 
     def crashed(self, actor: LeadActor, error: BaseException, _current: Any) -> None:
-        """A lead's code raised: keep its mail in order, and try again or stop it."""
+        """A lead's code raised: keep its mail in order, and try again or stop it. That the store cannot be read is
+        no failure of the lead: it is tried until it can."""
         stream = actor.actor_urn
         with self._lock:
             left = [envelope.message for envelope in actor.actor_inbox.retire()]
             self._leads.pop(stream, None)
-            failures = self._failures[stream] = self._failures.get(stream, 0) + 1
+            failures = self._failures.get(stream, 0) + (not isinstance(error, StoreUnreadableError))
+            self._failures[stream] = failures
             gate = self._gates[stream] = Gate("restarting", [*actor.unrecorded(), *left])
             log.error("lead failed", lead=stream, error=describe(error), failures=failures)
-            if failures <= len(self._limits.restart_delays):
+            if isinstance(error, StoreUnreadableError):
+                self._arm(f"{_RESTART}{stream}", None, _READ_AGAIN_SECONDS)
+            elif failures <= len(self._limits.restart_delays):
                 self._arm(f"{_RESTART}{stream}", None, self._limits.restart_delays[failures - 1])
             else:
                 self._stop(stream, gate, error, failures)
