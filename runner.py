@@ -30,7 +30,7 @@ from actors.journal import JournalActor, JournalHandle, open_recorder, stop_jour
 from actors.lead import LeadParts
 from actors.ownership import DataFolderLock, Owner, own, telling
 from actors.pool import Dispatcher
-from actors.positions import Positions, position_name
+from actors.positions import Positions
 from actors.recording import Recording
 from actors.recovery import unfinished_leads
 from actors.rejects import RejectsActor, RejectsParts
@@ -255,6 +255,7 @@ class System:
             next_event_id=lambda: f"{nonce}-{next(numbers):x}",
             tell=directory.tell,
             load=self.store.stream,
+            backwards=self.store.backwards,
             snapshot=self.store.snapshot,
             keep=self._handle.keep,
         )
@@ -316,10 +317,7 @@ class System:
             actor = RejectsActor(partition, parts)
             actor.load()
             stopped |= actor.state.stopped
-            for stream, place in actor.state.resumed.items():
-                name = position_name(partition, place.incarnation)
-                if place.sequence > (self.store.read_position(name) or 0):
-                    resuming.add(stream)
+            resuming |= actor.being_resumed()
             self.directory.install(actor)
         return stopped, resuming
 

@@ -75,6 +75,7 @@ class BreakerActor(RecordingActor):
     """Owns `breaker:<target>` and that target's workers. If its own code raises, the process ends."""
 
     __slots__ = (
+        "_begin",
         "_breaker",
         "_jobs",
         "_next_worker",
@@ -106,8 +107,9 @@ class BreakerActor(RecordingActor):
         self.calls = calls
         self.arm = arm
         self.on_death = on_death
-        self._breaker = Breaker(target.name)
-        self._version = 0
+        #: Transitions before those that are read.
+        self._begin = 0
+        self.reset()
         self._jobs: SimpleQueue[Envelope[Any]] = SimpleQueue()
         #: (key, attempt) of the calls let out and not answered for → the breaker's generation then.
         self._out: dict[tuple[str, int], int] = {}
@@ -124,9 +126,15 @@ class BreakerActor(RecordingActor):
         if target.once:
             calls.desks[target.name] = self
 
+    def load(self) -> None:
+        """From the last transition on that says all: what was before it is not read."""
+        newest_first = self.parts.backwards(self.actor_urn)
+        self._begin = next((r.version - 1 for r in newest_first if breaker.is_whole(r.event)), 0)
+        super().load()
+
     def reset(self) -> None:
-        self._breaker = Breaker(self.target.name)
-        self._version = 0
+        self._breaker = Breaker(self.target.name, generation=self._begin)
+        self._version = self._begin
 
     def fold(self, recorded: Recorded) -> None:
         self._version = recorded.version

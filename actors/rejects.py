@@ -101,9 +101,20 @@ class RejectsActor(RecordingActor):
         if rejects.forgettable(self.state) >= self._forget_at:
             self._forget()
 
+    def being_resumed(self) -> set[str]:
+        """Leads that were let go by a command which the log will bring again: it may not have been carried out."""
+        return {
+            lead_stream
+            for lead_stream, place in self.state.resumed.items()
+            if place.sequence > self._position(place.incarnation)
+        }
+
+    def _position(self, incarnation: str) -> int:
+        """The entry up to which all of the partition is recorded."""
+        return self.shared.read_position(position_name(self._partition, incarnation)) or 0
+
     def _forget(self) -> None:
-        name = position_name(self._partition, self.state.incarnation)
-        forgotten = rejects.forget(self.state, self.shared.read_position(name) or 0)
+        forgotten = rejects.forget(self.state, self._position(self.state.incarnation))
         self.shared.answered.difference_update(forgotten)
         self._forget_at = max(FORGET_AT, 2 * rejects.forgettable(self.state))
 

@@ -164,6 +164,11 @@ def evolve(breaker: Breaker, event: Event) -> Breaker:
             return breaker
 
 
+def is_whole(event: Event) -> bool:
+    """Whether a transition leaves nothing of the state before it: a replay may begin with it."""
+    return isinstance(event, BreakerOpened | BreakerClosed)
+
+
 def to_us(instant: datetime) -> int:
     """Microseconds since the epoch, exactly."""
     return (instant - _EPOCH) // timedelta(microseconds=1)

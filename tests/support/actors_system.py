@@ -279,6 +279,7 @@ class ActorSystem:
             next_event_id=lambda: f"{nonce}-{next(numbers):x}",
             tell=self.directory.tell,
             load=self.store.stream,
+            backwards=self.store.backwards,
             snapshot=self.store.snapshot,
             keep=self.journal.keep,
         )
@@ -321,8 +322,7 @@ class ActorSystem:
             actor = RejectsActor(partition, parts)
             actor.load()
             stopped |= actor.state.stopped
-            position = self.store.read_position(position_name(partition, INCARNATION)) or 0
-            resuming |= {s for s, place in actor.state.resumed.items() if place.sequence > position}
+            resuming |= actor.being_resumed()
             self.rejects.append(actor)
             self.directory.install(actor)
         return stopped, resuming
