@@ -24,13 +24,13 @@ from actors.clock import SystemClock
 from actors.directory import Directory
 from actors.event_store import EventStore
 from actors.executors import registry as executors
-from actors.guardian import Guardian, whose_code_hangs
+from actors.guardian import whose_code_hangs
 from actors.intake import Intake, IntakePorts
 from actors.journal import JournalActor, JournalHandle, open_recorder, stop_journal
 from actors.lead import LeadParts
 from actors.ownership import DataFolderLock, Owner, own, telling
 from actors.pool import Dispatcher
-from actors.positions import Positions, position_name
+from actors.positions import Positions
 from actors.recording import Recording
 from actors.recovery import unfinished_leads
 from actors.rejects import RejectsActor, RejectsParts
@@ -38,7 +38,6 @@ from actors.scheduler import Scheduler
 from domain.errors import LeadlineError
 from domain.playbook import Playbook
 from domain.ports import Target
-from domain.rejects import stopped_leads
 from domain.tokens import encode, lead_stream
 from outbox.host import gauges as outbox_gauges
 from outbox.host import start_outbox
@@ -56,8 +55,13 @@ T = TypeVar("T")
 
 
 def open_event_log(settings: Settings) -> EventStore:
-    """A reader of the event store, beside a runner or without one. Raises OSError where there is none."""
-    return EventStore.open(wiring.events_path(settings))
+    """A reader of the event store, beside a runner or without one. Raises OSError or `LeadlineError` without one."""
+    store = EventStore.open(wiring.events_path(settings))
+    try:
+        store.last_position()
+    except Exception as error:  # the library's own, whatever is wrong with the file
+        raise LeadlineError(f"{wiring.events_path(settings)} cannot be read: {error}") from error
+    return store
 
 
 def own_data_folder(
@@ -108,12 +112,7 @@ class System:
         self.dispatcher = Dispatcher(settings.pool.threads)
         self.scheduler = Scheduler(self._tell)
         self.directory = Directory(wiring.limits(settings), self.scheduler.arm)
-        self.guardian = Guardian(
-            self.dispatcher,
-            settings.pool.busy_warning_seconds,
-            longest=settings.leads.give_up_seconds,
-            give_up=self.directory.give_up,
-        )
+        self.guardian = wiring.guardian(settings, self.dispatcher, self.directory.give_up)
         self.positions = Positions(PARTITIONS)
         self.calls = CallRegistry(self.directory.tell, targets.__contains__)
         self.http_url: str | None = None
@@ -256,6 +255,7 @@ class System:
             next_event_id=lambda: f"{nonce}-{next(numbers):x}",
             tell=directory.tell,
             load=self.store.stream,
+            backwards=self.store.backwards,
             snapshot=self.store.snapshot,
             keep=self._handle.keep,
         )
@@ -292,8 +292,9 @@ class System:
             actor = BreakerActor(target, recording, self.calls, self.scheduler.arm, self.guardian.died)
             self._breakers.append(actor)
             self.directory.install(actor)
+            actor.load()  # leads ask it from their own threads; one that is open arms its timer
             self._closers.append(actor.stop_workers)
-            self.directory.wake([actor.actor_urn])  # one that was open arms its timer
+            self.directory.wake([actor.actor_urn])  # one that its settings have opened is probed
 
     def _install_rejects(self, recording: Recording) -> tuple[set[str], set[str]]:
         """The rejects' actors; which leads are stopped, and which were being resumed when the process died."""
@@ -308,16 +309,15 @@ class System:
             still_stopped=self.directory.still_stopped,
             tell=self.directory.tell,
             answered=self.directory.answered,
+            answer_in=self.store.answer_in,
+            read_position=self.store.read_position,
             on_death=self.guardian.died,
         )
         for partition in range(PARTITIONS):
             actor = RejectsActor(partition, parts)
             actor.load()
-            stopped |= stopped_leads(actor.state)
-            for stream, place in actor.state.resumed.items():
-                name = position_name(partition, place.incarnation)
-                if place.sequence > (self.store.read_position(name) or 0):
-                    resuming.add(stream)
+            stopped |= actor.stopped_leads()
+            resuming |= actor.being_resumed()
             self.directory.install(actor)
         return stopped, resuming
 
@@ -360,6 +360,7 @@ class System:
             wiring.views_path(self.settings), self.settings.http_port, self.gauges, self.store.last_position
         )
         self.http_url = server.url
+        self._lock.tell(Owner(os.getpid(), "working", self._clock.now(), metrics=server.url))
         self._closers.append(server.stop)
 
     def _start_thread(self, name: str, run: Callable[[], None]) -> None:

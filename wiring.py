@@ -11,8 +11,10 @@ from types import ModuleType
 from actors.breaker import TargetParts
 from actors.directory import LeadLimits
 from actors.executors.executor import Executor
+from actors.guardian import Guardian
 from actors.intake import IntakeSettings
 from actors.performer import performer
+from actors.pool import Dispatcher, Runnable
 from actors.pull import PullSettings
 from actors.stream import OutLimits
 from domain.errors import SettingsError
@@ -167,3 +169,11 @@ def intake_settings(settings: Settings) -> IntakeSettings:
         checkpoint_every=settings.intake.checkpoint_seconds,
         keep=timedelta(hours=settings.stream.keep_hours),
     )
+
+
+def guardian(
+    settings: Settings, dispatcher: Dispatcher, give_up: Callable[[Runnable, float], object]
+) -> Guardian:
+    """Who watches the threads; `give_up` is told of a lead whose code does not come back."""
+    busy, longest = settings.pool.busy_warning_seconds, settings.leads.give_up_seconds
+    return Guardian(dispatcher, busy, longest=longest, give_up=give_up)

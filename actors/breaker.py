@@ -6,7 +6,8 @@ never on the pool.
 
 A call that may not go out now waits where that costs least. Behind an open breaker its lead waits, for it may be
 long. For its turn (the target's workers, its rate, a pause that it asked for) a call of a *once* target waits in
-its lead too, since a crash makes every begun call of such a target unknown; any other waits here, at no append.
+its lead too, which asks before it begins: a crash makes every begun call of such a target unknown. Any other waits
+here, at no append.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from actors.calls import PARKED_US, CallRegistry
 from actors.protocol import Wake
 from actors.recording import Cause, Recording, RecordingActor
 from actors.stretch import Stretch
-from actors.turns import Turns
+from actors.turns import Turns, Waiting
 from actors.worker import CallEnded, Job, Worker
 from domain import breaker
-from domain.breaker import Breaker, BreakerPolicy, Ended
+from domain.breaker import Breaker, BreakerPolicy
 from domain.commands import EndWait
 from domain.events import BreakerClosed, BreakerOpened, Event, Recorded
 from domain.outcomes import Failed, Misconfigured, NotCalled, Outcome, Unknown
@@ -48,7 +49,7 @@ class TimeIsUp(Struct, frozen=True):
 
 
 class RoomAgain(Struct, frozen=True):
-    """The target's rate lets another call out, or the pause is over that it asked for."""
+    """The target's rate lets another call out, the pause is over that it asked for, or somebody waits who did not."""
 
 
 class Watch(Struct, frozen=True):
@@ -75,6 +76,7 @@ class BreakerActor(RecordingActor):
     """Owns `breaker:<target>` and that target's workers. If its own code raises, the process ends."""
 
     __slots__ = (
+        "_begin",
         "_breaker",
         "_jobs",
         "_next_worker",
@@ -107,13 +109,14 @@ class BreakerActor(RecordingActor):
         self.calls = calls
         self.arm = arm
         self.on_death = on_death
-        self._breaker = Breaker(target.name)
-        self._version = 0
+        #: Transitions before those that are read.
+        self._begin = 0
+        self.reset()
         self._jobs: SimpleQueue[Envelope[Any]] = SimpleQueue()
         #: (key, attempt) of the calls let out and not answered for → the breaker's generation then.
         self._out: dict[tuple[str, int], int] = {}
-        clock = recording.clock
-        self._turns = Turns(target.calls_per_second, target.longest_pause, clock.monotonic, once=target.once)
+        clock, workers = recording.clock, target.workers if target.once else None
+        self._turns = Turns(target.calls_per_second, target.longest_pause, clock.monotonic, workers=workers)
         self._room_is_armed = False
         self._next_worker = 0
         self._watching = False
@@ -123,10 +126,18 @@ class BreakerActor(RecordingActor):
         self.stretches: dict[tuple[str, int], Stretch] = {}
         #: Read by the workers: whether a job that is no probe may still go out.
         self.lets_through = True
+        if target.once:
+            calls.desks[target.name] = self
+
+    def load(self) -> None:
+        """From the last transition on that says all: what was before it is not read."""
+        newest_first = self.parts.backwards(self.actor_urn)
+        self._begin = next((r.version - 1 for r in newest_first if breaker.is_whole(r.event)), 0)
+        super().load()
 
     def reset(self) -> None:
-        self._breaker = Breaker(self.target.name)
-        self._version = 0
+        self._breaker = Breaker(self.target.name, generation=self._begin)
+        self._version = self._begin
 
     def fold(self, recorded: Recorded) -> None:
         self._version = recorded.version
@@ -142,14 +153,15 @@ class BreakerActor(RecordingActor):
 
     def handle(self, message: Any, now: datetime) -> None:
         if isinstance(message, ActionCall):
-            self._let_out(message, now)
+            self._let_out(message)
         elif isinstance(message, CallEnded):
             self._take_back(message, now)
         elif isinstance(message, TimeIsUp):
             self._half_open(now)
         elif isinstance(message, RoomAgain):
             self._room_is_armed = False
-            self._go_on(now)
+            self._go_on()
+            self._keep_watch()
         elif isinstance(message, Watch):
             self._watch(now)
         elif isinstance(message, Wake) and self._breaker.configuration:
@@ -179,6 +191,19 @@ class BreakerActor(RecordingActor):
         """Their keys. Any thread."""
         return {call.key for call in self._turns.held.copy()}
 
+    # What leads ask, from their own threads. Whatever moves on meanwhile: who is refused is told when there is room.
+
+    def ask(self, asker: Waiting) -> NotCalled | None:
+        before = self._breaker
+        if self._turns.take(asker, breaker.room(before, self.target.policy)):
+            return None
+        self.parts.tell(self.actor_urn, RoomAgain())
+        return NotCalled(PARKED_US, "busy") if before.state == "closed" else self._refusal(before)
+
+    def give_back(self, key: str) -> None:
+        if self._turns.give_back(key):
+            self.parts.tell(self.actor_urn, RoomAgain())
+
     # What the workers ask and tell, from their own threads.
 
     def may_go_out(self, job: Job) -> bool:
@@ -197,14 +222,14 @@ class BreakerActor(RecordingActor):
 
     # Calls come and go out.
 
-    def _let_out(self, call: ActionCall, now: datetime) -> None:
-        target = self.target
-        if not breaker.admits(self._breaker, target.policy):
-            self._hold_back(call, now)
-        elif (target.once and len(self._out) >= target.workers) or not self._turns.is_it(call):
-            self._queue(call)
-        else:
+    def _let_out(self, call: ActionCall) -> None:
+        room = breaker.room(self._breaker, self.target.policy)
+        if room <= 0:
+            self._wait_for(call, self._refusal(self._breaker))
+        elif self._turns.is_it(call, room):
             self._send(call)
+        else:
+            self._queue(call)
 
     def _send(self, call: ActionCall) -> None:
         probe = self._breaker.state == "half_open"
@@ -215,13 +240,12 @@ class BreakerActor(RecordingActor):
         self._jobs.put(Envelope(Job(call, probe)))
         self._keep_watch()
 
-    def _hold_back(self, call: ActionCall, now: datetime) -> None:
-        """The breaker lets nothing through: no failure of the target but its settings has no deadline."""
-        if self._breaker.configuration:
-            self._wait_for(call, NotCalled(PARKED_US, "target_configuration"))
-            return
-        wait = max(_SOONEST_US, breaker.retry_in_us(self._breaker, breaker.to_us(now)))
-        self._wait_for(call, NotCalled(wait))
+    def _refusal(self, state: Breaker) -> NotCalled:
+        """The breaker lets nothing through: no failure of the target but its settings has no deadline. Any thread."""
+        if state.configuration:
+            return NotCalled(PARKED_US, "target_configuration")
+        now_us = breaker.to_us(self.parts.clock.now())
+        return NotCalled(max(_SOONEST_US, breaker.retry_in_us(state, now_us)))
 
     def _queue(self, call: ActionCall) -> None:
         """The target takes no more calls now."""
@@ -233,7 +257,7 @@ class BreakerActor(RecordingActor):
 
     def _wait_for(self, call: ActionCall, why: NotCalled | Misconfigured) -> None:
         """The lead waits, and is told when it may ask again; its own timer is for when that is lost."""
-        self._turns.waits(call)
+        self._turns.waits(Waiting(call.key, call.stream, call.attempt - 1))
         self.calls.end(call, why)
         self._keep_watch()
 
@@ -247,8 +271,9 @@ class BreakerActor(RecordingActor):
             self._staff()  # others' calls may wait behind the one that ended it
         if generation is None:
             return  # given up on before it came back
+        self._turns.came_back(call)
         if isinstance(outcome, NotCalled):
-            self._let_out(call, now)  # what kept the worker from it keeps it here
+            self._let_out(call)  # what kept the worker from it keeps it here
             return
         self._end(call, outcome, generation, now)
 
@@ -260,14 +285,14 @@ class BreakerActor(RecordingActor):
         else:
             self.calls.end(call, outcome)
         if self._turns.leads and self.lets_through:
-            self._go_on(now)
+            self._go_on()
 
     def _count(self, outcome: Outcome, generation: int, now: datetime) -> None:
         before = self._breaker
         self._breaker, events = breaker.came_back(
             before,
             self.target.policy,
-            _ended_as(outcome),
+            breaker.ended_as(outcome),
             error=getattr(outcome, "error", ""),
             now_us=breaker.to_us(now),
             generation=generation,
@@ -276,19 +301,20 @@ class BreakerActor(RecordingActor):
             self._record_transition(events, now)
         for event in events:
             if isinstance(event, BreakerOpened):
-                self._opened(event, before, now)
+                self._opened(event, before)
             elif isinstance(event, BreakerClosed):
                 log.info("breaker closed", breaker=self.target.name)
-                self._go_on(now)
+                self._go_on()
 
-    def _opened(self, event: BreakerOpened, before: Breaker, now: datetime) -> None:
+    def _opened(self, event: BreakerOpened, before: Breaker) -> None:
         why = "switched off" if event.switched_off else "configuration" if event.configuration else "failures"
         log.warning("breaker opened", breaker=self.target.name, why=why, error=event.error)
         self._arm_half_open()
         while self._turns.held:
-            self._hold_back(self._turns.held.popleft(), now)
+            call = self._turns.held.popleft()
+            self._wait_for(call, self._refusal(self._breaker))
         if event.configuration and before.state == "half_open" and not before.configuration:
-            self._release(len(self._turns.leads))  # their waits have a deadline, and are to have none
+            self._tell(self._turns.all_leads())  # their waits have a deadline, and are to have none
 
     def _record_transition(self, events: Sequence[Event], now: datetime) -> None:
         """The rule has applied its transition already; recording would apply it again."""
@@ -301,7 +327,7 @@ class BreakerActor(RecordingActor):
         self._breaker, events = breaker.time_is_up(self._breaker)
         if events:
             self._record_transition(events, now)
-            self._go_on(now)
+            self._go_on()
             self._keep_watch()
 
     def _arm_half_open(self) -> None:
@@ -311,31 +337,20 @@ class BreakerActor(RecordingActor):
 
     # Who waits is let go.
 
-    def _go_on(self, now: datetime) -> None:
+    def _go_on(self) -> None:
         """Let in those that wait, as far as the target takes calls now."""
         self._turns.pause_is_over()
         while (call := self._turns.next_held()) is not None:
             if breaker.admits(self._breaker, self.target.policy):
                 self._send(call)
             else:
-                self._hold_back(call, now)
-        self._release(self._room())
+                self._wait_for(call, self._refusal(self._breaker))
+        self._tell(self._turns.next_leads(breaker.room(self._breaker, self.target.policy)))
         self._arm_room()
 
-    def _room(self) -> int:
-        """How many of the leads that wait may come now."""
-        if self._breaker.state == "open" or self._turns.wait_us():
-            return 0
-        room = len(self._turns.leads)
-        if self._breaker.state == "half_open":
-            room = breaker.probes_left(self._breaker, self.target.policy)
-        if self.target.once:
-            room = min(room, self.target.workers - len(self._out), 1 if self._turns.limited else room)
-        return room
-
-    def _release(self, count: int) -> None:
-        """Let waiting leads ask again before their time, longest waiting first."""
-        for lead in self._turns.next_leads(count):
+    def _tell(self, leads: Sequence[Waiting]) -> None:
+        """Let waiting leads ask again before their time."""
+        for lead in leads:
             self.parts.tell(lead.stream, EndWait(lead.key, lead.attempt))
 
     def _arm_room(self) -> None:
@@ -369,28 +384,16 @@ class BreakerActor(RecordingActor):
             generation = self._out.get((call.key, call.attempt))
             if began < since and generation is not None:
                 del self._out[call.key, call.attempt]
+                self._turns.came_back(call)
                 log.error("call does not come back", target=self.target.name, key=call.key)
                 self.running.pop(number, None)
                 self.workers.pop(number, None)
                 self.replaced.add(number)
-                stretch = self.stretches.get((call.key, call.attempt))
-                if stretch is not None:
-                    stretch.break_off()
+                self.stretches.get((call.key, call.attempt), Stretch()).break_off()  # a new one is nobody's
                 self._staff()
                 self._end(call, Unknown(f"no answer within {patience:.0f} s"), generation, now)
+        self._turns.lose_late()
         if self._turns.leads:
-            self._go_on(now)  # who was told to come may have been put to other things
+            self._go_on()  # who was told to come may have been put to other things
         self._watching = False
         self._keep_watch()
-
-
-def _ended_as(outcome: Outcome) -> Ended:
-    """What a call's end says of its target."""
-    match outcome:
-        case Misconfigured(switched_off=switched_off):
-            return "switched_off" if switched_off else "misconfigured"
-        case Failed(throttled=throttled):
-            return "put_off" if throttled else "failed"
-        case Unknown():
-            return "failed"
-    return "well"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
+from actors.turns import Waiting
 from domain.commands import RecordOutcome
 from domain.outcomes import NotCalled, Outcome
 from domain.ports import ActionCall
@@ -14,6 +15,19 @@ from domain.retry import PARKED
 
 #: How long a call waits by itself where somebody is to tell it that it may come.
 PARKED_US = PARKED // timedelta(microseconds=1)
+
+
+class Desk(Protocol):
+    """Gives the turns of one target that may be called once. Any thread; returns at once."""
+
+    def ask(self, asker: Waiting) -> NotCalled | None:
+        """None once a turn is reserved, until its call comes or it is given back. Else why not: the lead is told
+        `EndWait` when it may ask again."""
+        ...
+
+    def give_back(self, key: str) -> None:
+        """Let others have the turn that is reserved for this key, if one is."""
+        ...
 
 
 class CallRegistry:
@@ -24,6 +38,18 @@ class CallRegistry:
         self._is_target = targets
         self._lock = threading.Lock()
         self._attempts: dict[str, int] = {}
+        #: By the name of the target; of those alone that may be called once.
+        self.desks: dict[str, Desk] = {}
+
+    def ask(self, target: str, asker: Waiting) -> NotCalled | None:
+        desk = self.desks.get(target)
+        if desk is not None:
+            return desk.ask(asker)
+        return None if self._is_target(target) else NotCalled(PARKED_US, "target_configuration")
+
+    def give_back(self, key: str) -> None:
+        for desk in self.desks.values():
+            desk.give_back(key)
 
     def begin(self, call: ActionCall) -> None:
         with self._lock:

@@ -132,7 +132,7 @@ class Consumers:
     async def _renew(self) -> None:
         """A consumer for every partition without one, once it is clear that the log is still the same."""
         read = self.read()  # before the server is asked: what comes in between must not look rewound
-        state = await stream.ensure(self._client, self._settings.max_bytes)
+        state = await stream.ensure(self._client, self._settings.max_bytes, pause=stream.REMOVAL)
         if self._life.differs(state, read):
             for pull in self._pulls:
                 self._doubt(pull)

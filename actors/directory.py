@@ -19,6 +19,7 @@ from actors.pool import PooledActor, Runnable
 from actors.protocol import Mail, Rejection, Wake
 from actors.rejects import StopLead
 from domain.commands import PersonsCommand, ReceiveMessage, ResumeLead, encode_command
+from domain.errors import StoreUnreadableError
 from domain.messages import command_subject, message_subject
 from domain.rejects import is_about_reject
 from domain.saga import describe, stack_of
@@ -28,6 +29,8 @@ log = structlog.get_logger(__name__)
 
 #: Idle leads looked at to make room for one that wakes.
 _TRIES = 8
+#: The pause after which a lead whose events could not be read tries again.
+_READ_AGAIN_SECONDS = 1.0
 #: Prefix of the timer's address for a lead that is tried again.
 _RESTART = "restart:"
 
@@ -135,14 +138,17 @@ class Directory:
             self._tell_lead(stream, held)
 
     def crashed(self, actor: LeadActor, error: BaseException, _current: Any) -> None:
-        """A lead's code raised: keep its mail in order, and try again or stop it."""
+        """A lead's code raised: keep its mail in order, and try again or stop it. That the store cannot be read is
+        no failure of the lead: it is tried until it can."""
         stream = actor.actor_urn
         with self._lock:
             if self._leads.get(stream) is not actor:
                 return  # given up before it came back
-            gate, failures = self._close(actor)
+            gate, failures = self._close(actor, counts=not isinstance(error, StoreUnreadableError))
             log.error("lead failed", lead=stream, error=describe(error), failures=failures)
-            if failures <= len(self._limits.restart_delays):
+            if isinstance(error, StoreUnreadableError):
+                self._arm(f"{_RESTART}{stream}", None, _READ_AGAIN_SECONDS)
+            elif failures <= len(self._limits.restart_delays):
                 self._arm(f"{_RESTART}{stream}", None, self._limits.restart_delays[failures - 1])
             else:
                 self._stop(gate, StopLead(stream, describe(error), stack_of(error), failures))
@@ -157,18 +163,18 @@ class Directory:
             stack = actor.stack()
             if not actor.break_off():
                 return
-            gate, failures = self._close(actor)
+            gate, failures = self._close(actor, counts=True)
             error = f"its code did not come back within {seconds:.3g} s"
             log.error("lead given up", lead=stream, error=error)
             self._stop(gate, StopLead(stream, error, stack, failures))
 
-    def _close(self, actor: LeadActor) -> tuple[Gate, int]:
+    def _close(self, actor: LeadActor, *, counts: bool) -> tuple[Gate, int]:
         """Under the lock: a gate in the actor's place, which holds what is not recorded; how often it has failed."""
         stream = actor.actor_urn
         left = [envelope.message for envelope in actor.actor_inbox.retire()]
         del self._leads[stream]
         gate = self._gates[stream] = Gate("restarting", [*actor.unrecorded(), *left])
-        failures = self._failures[stream] = self._failures.get(stream, 0) + 1
+        failures = self._failures[stream] = self._failures.get(stream, 0) + counts
         return gate, failures
 
     def _restart(self, stream: str) -> None:

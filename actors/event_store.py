@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec import DecodeError, Struct
 
 from actors import snapshots
@@ -165,6 +166,23 @@ class EventStore:
                     if not self.skips().cover(position, stream, topic, state):
                         raise
             below = rows[-1][1] if len(rows) == PART else 0
+
+    def answer_in(self, stream: str, command_id: str) -> Recorded | None:
+        """The event with which a stream answers a command; None where there is none that can be read."""
+        told = msgspec.json.encode({"command_id": command_id})[1:-1]
+        rows = self._recorder.rows(
+            "SELECT rowid, originator_version, topic, state FROM stored_events"
+            " WHERE originator_id = ? AND instr(state, ?) ORDER BY originator_version",
+            (stream, told),
+        )
+        for position, version, topic, state in rows:
+            try:
+                recorded = codec.decode(topic, state, stream, version, position)
+            except UnknownEventError:
+                continue
+            if getattr(recorded.event, "command_id", None) == command_id:
+                return recorded
+        return None
 
     def snapshot(self, stream: str, shape: str) -> bytes | None:
         """A stream's state as it was kept in this shape, None if it was not."""

@@ -42,6 +42,7 @@ from pykka.messages import _ActorStop
 from actors import snapshots
 from actors.protocol import Append, AppendResult, Committed, Conflict, Recorder, Snapshot, Unwritable
 from domain import codec
+from domain.errors import StoreUnreadableError
 from domain.events import Event, Place, Recorded
 
 log = structlog.get_logger(__name__)
@@ -118,12 +119,15 @@ class EventRecorder(SQLiteProcessRecorder):
                 cursor.execute(statement, row)
 
     def rows(self, statement: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
-        """A short read transaction."""
-        with self.datastore.transaction(commit=False) as cursor:
-            cursor.sqlite_cursor.row_factory = None  # plain tuples: the library's rows cost a copy each
-            cursor.execute(statement, params)
-            found: list[tuple[Any, ...]] = cursor.fetchall()
-            return found
+        """A short read transaction. Raises `StoreUnreadableError` where it is to be tried again."""
+        try:
+            with self.datastore.transaction(commit=False) as cursor:
+                cursor.sqlite_cursor.row_factory = None  # plain tuples: the library's rows cost a copy each
+                cursor.execute(statement, params)
+                found: list[tuple[Any, ...]] = cursor.fetchall()
+                return found
+        except (OperationalError, InterfaceError, sqlite3.OperationalError) as error:
+            raise StoreUnreadableError(f"the event store cannot be read just now: {error}") from error
 
 
 def open_recorder(path: Path, *, read_only: bool = False) -> EventRecorder:

@@ -15,7 +15,8 @@ from msgspec import Struct
 
 from actors.protocol import Mail, Recorder, Replies, Wake
 from actors.recording import Cause, Recording, RecordingActor
-from domain import lead
+from actors.turns import Waiting
+from domain import lead, turns
 from domain.commands import (
     Command,
     CommandOutcome,
@@ -24,8 +25,9 @@ from domain.commands import (
     PersonsCommand,
     RecordOutcome,
 )
-from domain.events import Place, Recorded
+from domain.events import Event, Place, Recorded
 from domain.lead import LeadState, Wait
+from domain.outcomes import NotCalled
 from domain.playbook import Playbook
 from domain.ports import ActionCall
 from domain.snapshots import Snapshots
@@ -33,6 +35,15 @@ from domain.snapshots import Snapshots
 
 class Calls(Protocol):
     """The way to the breakers' supervisors."""
+
+    def ask(self, target: str, asker: Waiting) -> NotCalled | None:
+        """Whether a call that needs a turn may be recorded as started: None, or why it has to wait. A turn that is
+        given is kept until `begin` or `give_back`. Any thread; returns at once."""
+        ...
+
+    def give_back(self, key: str) -> None:
+        """The call with this key does not come, whether a turn is kept for it or not."""
+        ...
 
     def begin(self, call: ActionCall) -> None:
         """Make the call, once, and tell its lead `RecordOutcome`. Any thread; returns at once."""
@@ -62,7 +73,7 @@ class LeadParts(Struct, frozen=True):
 class LeadActor(RecordingActor):
     """Owns `lead:<business>:<token>`. When a told message raises, the directory replaces it (`crashed`)."""
 
-    __slots__ = ("_armed", "_contested", "_found", "_issued", "_state", "shared", "unused")
+    __slots__ = ("_armed", "_contested", "_found", "_issued", "_state", "_turn", "shared", "unused")
 
     snapshots = Snapshots(LeadState, lead.RULES)
 
@@ -78,10 +89,13 @@ class LeadActor(RecordingActor):
         self._armed: tuple[str, int] | None = None
         #: The call that was found started in the events: made by an actor before this one.
         self._found: tuple[str, int] | None = None
+        #: Key of the call that a turn is kept for while its start is recorded.
+        self._turn: str | None = None
         #: Another process has written this stream while this actor lived: what it started is its own.
         self._contested = False
 
     def reset(self) -> None:
+        self._give_back()
         self._state = LeadState(self.actor_urn)
         self._issued = self._armed = self._found = None
 
@@ -118,6 +132,8 @@ class LeadActor(RecordingActor):
             if type(message) is RecordOutcome:
                 self._came_back((message.key, message.attempt))
             self._decide_command(message, now, self._cause_of_work())
+            if type(message) is EndWait:
+                self._wait_ended(message)
         elif type(message) is Wake and (over := lead.out_of_turn(self._state)) is not None:
             self._decide_command(over, now, self._cause_of_work())
 
@@ -129,13 +145,37 @@ class LeadActor(RecordingActor):
         if self._issued == answered:
             self._issued = None
 
+    def _wait_ended(self, wait: EndWait) -> None:
+        """Where the call still waits, its timer is armed anew; where it needs no turn now, another may have it."""
+        self._armed = None
+        if self._turn != wait.key:
+            self.shared.calls.give_back(wait.key)
+
     def _decide_command(self, command: Command | PersonsCommand, now: datetime, because: Cause) -> None:
         shared, state = self.shared, self._state
         events = lead.decide(state, command, shared.playbook, now=now, place=because.place)
         if events:
-            self.record(events, now, because)
+            self.record(self._in_turn(events, now), now, because)
         while state.queue and (follow := lead.follow(state, shared.playbook, now)):
-            self.record(follow, now, self._cause_of_work())
+            self.record(self._in_turn(follow, now), now, self._cause_of_work())
+
+    def _in_turn(self, events: Sequence[Event], now: datetime) -> Sequence[Event]:
+        """These events; in the place of a start that needs a turn and has none, that it waits."""
+        begun = turns.asked_by(self._state, events)
+        if begun is None:
+            return events
+        asker = Waiting(begun.key, self.actor_urn, begun.attempt - 1)
+        refusal = self.shared.calls.ask(begun.target, asker)
+        if refusal is not None:
+            return turns.turned_away(self._state, begun, refusal, self.shared.playbook, now)
+        self._turn = begun.key
+        return events
+
+    def _give_back(self) -> None:
+        """Its call does not come."""
+        if self._turn is not None:
+            self.shared.calls.give_back(self._turn)
+            self._turn = None
 
     def _cause_of_work(self) -> Cause:
         """What follows in a message's saga was caused by its receipt."""
@@ -179,7 +219,7 @@ class LeadActor(RecordingActor):
         has started since this actor lives is that one's to end: two would interrupt each other [H25].
         """
         if this != self._found:
-            self._issued, self._armed = this, None
+            self._issued, self._armed, self._turn = this, None, None
             self.shared.calls.begin(call)
         elif not (self._contested or self.shared.calls.in_flight(call.key) or self._has_mail()):
             self.waiting.append(InterruptAction(*this))
@@ -200,6 +240,7 @@ class LeadActor(RecordingActor):
         self.shared.replies.publish(command.reply_to, msgspec.json.encode(outcome))
 
     def on_crash(self, error: BaseException, current: Any) -> None:
+        self._give_back()
         self.shared.crashed(self, error, current)
 
 

@@ -38,6 +38,8 @@ class Owner(Struct, frozen=True):
     until: datetime | None = None
     #: What it ends without waiting for, once there is nothing of it.
     waiting_for: tuple[str, ...] = ()
+    #: Where it serves `/metrics`, while it works.
+    metrics: str | None = None
     #: Whose code holds a thread and does not come back.
     hanging: tuple[str, ...] = ()
 

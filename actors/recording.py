@@ -8,7 +8,7 @@ same mail decided anew.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from itertools import count
 from typing import Any, Protocol
@@ -65,6 +65,8 @@ class Recording(Struct, frozen=True):
     #: Sends to whoever lives at a stream id.
     tell: Callable[[str, Any], Any]
     load: Load
+    #: A stream's events from the last one back, as far as they are taken.
+    backwards: Callable[[str], Iterable[Recorded]]
     #: (stream, shape) → the last snapshot of that shape, None if there is none.
     snapshot: Callable[[str, str], bytes | None]
     #: Keeps a snapshot in the place of the stream's last; returns at once; one that cannot be written is dropped.

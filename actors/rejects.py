@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from actors.positions import position_name
 from actors.protocol import Mail, Recorder, Rejection, Replies
 from actors.recording import Cause, Recording, RecordingActor
 from domain import events as ev
@@ -28,9 +29,13 @@ from domain.messages import (
 )
 from domain.operate import refuse
 from domain.rejects import RejectRow, RejectsState
+from domain.skips import Missing
 from domain.snapshots import Snapshots
 from domain.tenants import Tenants
 from domain.tokens import rejects_stream
+
+#: Things remembered that time makes superfluous, at which they are looked through.
+FORGET_AT = 1000
 
 
 class StopLead(Struct, frozen=True):
@@ -55,13 +60,20 @@ class RejectsParts(Struct, frozen=True):
     tell: Callable[[str, Any], None]
     #: `Directory.answered`: ids of the commands that are answered from here.
     answered: set[str]
+    #: (stream, command id) → the event with which a lead has answered it.
+    answer_in: Callable[[str, str], Recorded | None]
+    #: A recorded position by its name.
+    read_position: Callable[[str], int | None]
     on_death: Callable[[str, BaseException], None]
 
 
 class RejectsActor(RecordingActor):
-    """Owns `rejects:<partition>`. Crash-only: if its code raises, the process says why and ends."""
+    """Owns `rejects:<partition>`. Crash-only: if its code raises, the process says why and ends.
 
-    __slots__ = ("_after", "_fresh", "_places", "shared", "state")
+    In memory it knows where each open dead letter stands in the stream, and reads it when a command is about it.
+    """
+
+    __slots__ = ("_after", "_forget_at", "_fresh", "_partition", "_places", "shared", "state")
 
     snapshots = Snapshots(RejectsState, rejects.RULES)
 
@@ -71,8 +83,10 @@ class RejectsActor(RecordingActor):
         self.state = RejectsState(self.actor_urn)
         self._places: list[Place] = []
         self._after: list[Callable[[], None]] = []
-        #: Version → body of the events of this batch: what is not durable yet cannot be read from the store.
-        self._fresh: dict[int, str] = {}
+        #: Version → event of this batch: what is not durable yet cannot be read from the store.
+        self._fresh: dict[int, Recorded] = {}
+        self._partition = partition
+        self._forget_at = FORGET_AT
 
     def reset(self) -> None:
         self.state = RejectsState(self.actor_urn)
@@ -83,9 +97,30 @@ class RejectsActor(RecordingActor):
     def fold(self, recorded: Recorded) -> None:
         rejects.evolve(self.state, recorded)
         if not recorded.position:
-            payload = _payload_of(recorded.event)
-            if payload is not None:
-                self._fresh[recorded.version] = payload
+            self._fresh[recorded.version] = recorded
+        if rejects.forgettable(self.state) >= self._forget_at:
+            self._forget()
+
+    def stopped_leads(self) -> set[str]:
+        """Leads of this partition that take no mail until they are resumed."""
+        return rejects.stopped_leads(self.state)
+
+    def being_resumed(self) -> set[str]:
+        """Leads that were let go by a command which the log will bring again: it may not have been carried out."""
+        return {
+            lead_stream
+            for lead_stream, place in self.state.resumed.items()
+            if place.sequence > self._position(place.incarnation)
+        }
+
+    def _position(self, incarnation: str) -> int:
+        """The entry up to which all of the partition is recorded."""
+        return self.shared.read_position(position_name(self._partition, incarnation)) or 0
+
+    def _forget(self) -> None:
+        forgotten = rejects.forget(self.state, self._position(self.state.incarnation))
+        self.shared.answered.difference_update(forgotten)
+        self._forget_at = max(FORGET_AT, 2 * rejects.forgettable(self.state))
 
     def version(self) -> int:
         return self.state.version
@@ -97,7 +132,7 @@ class RejectsActor(RecordingActor):
         self.state = state
 
     def remembered(self) -> int:
-        return len(self.state.rows) + len(self.state.sequences) + len(self.state.commands)
+        return len(self.state.rows) + rejects.forgettable(self.state)
 
     def handle(self, message: Any, now: datetime) -> None:
         if isinstance(message, Rejection):
@@ -129,15 +164,44 @@ class RejectsActor(RecordingActor):
         self.shared.answered.update(self.state.commands)
 
     def _refuse(self, rejection: Rejection, command: PersonsCommand, now: datetime) -> None:
-        """A stopped lead's command: refused for good, also once the lead is resumed [H14]."""
-        if command.command_id not in self.state.commands:
+        """A stopped lead's command: refused for good, also once the lead is resumed [H14]; but for one that the
+        lead has answered before."""
+        answer = self._answer_to(command)
+        if answer is None:
+            lead_stream = rejects.lead_stream_of(rejection.subject)
+            answer = self.shared.answer_in(lead_stream, command.command_id)
+        if answer is None:
             cause = Cause(
                 f"in:{rejection.place.sequence}", command.command_id, rejection.trace, rejection.place
             )
             self.record(refuse(command, rejection.reason), now, cause)
+            answer = self._fresh[self.state.version]
         self._places.append(rejection.place)
-        refused, _ = self.state.commands[command.command_id]
-        self._after.append(lambda: self._answer(command.command_id, command.reply_to, refused, now))
+        refused, _ = rejects.answer_of(answer.event)
+        self._after.append(lambda: self._answer(command.command_id, command.reply_to, refused, answer.at))
+
+    def _answer_to(self, command: PersonsCommand) -> Recorded | None:
+        """The event that answers a command; None where there is none that can be read."""
+        version = self.state.commands.get(command.command_id)
+        recorded = self._event(version) if version is not None else None
+        return None if recorded is None or isinstance(recorded.event, Missing) else recorded
+
+    def _event(self, version: int) -> Recorded:
+        recorded = self._fresh.get(version)
+        if recorded is None:
+            [recorded] = self.parts.load(self.actor_urn, after=version - 1, limit=1)
+        return recorded
+
+    def _row(self, dead_letter_id: str) -> RejectRow | None:
+        """An open dead letter, by its events; None for one of which they cannot be read any more."""
+        held = rejects.find(self.state, dead_letter_id)
+        if held is None:
+            return None
+        rejected = self._event(held.rejected).event
+        body = rejected if held.body == held.rejected else self._event(held.body).event
+        if not isinstance(rejected, MessageRejected) or isinstance(body, Missing):
+            return None
+        return rejects.row_of(held, rejected, body)
 
     def _reject(self, rejection: Rejection, now: datetime) -> None:
         if rejection.command is not None:
@@ -156,19 +220,41 @@ class RejectsActor(RecordingActor):
             self._after.append(lambda: self._answer(*asker, rejection.reason, now))
 
     def _obey(self, mail: Mail, command: PersonsCommand, now: datetime) -> None:
-        known = command.command_id in self.state.commands
-        if not known:
-            unreadable = self._why_unreadable(command)
-            events = rejects.decide(self.state, mail.stream, command, unreadable)
+        answer = self._answer_to(command)
+        if answer is None and not (isinstance(command, ResumeLead) or rejects.is_about_reject(command)):
+            self.shared.answered.discard(command.command_id)  # it is the lead's own after all
+            self._after.append(lambda: self.shared.tell(mail.stream, mail))
+            return
+        if answer is None:
+            self.state.commands.pop(command.command_id, None)
             cause = Cause(f"in:{mail.place.sequence}", command.command_id, mail.trace, mail.place)
-            self.record(events, now, cause)
-        refused, sent_back = self.state.commands[command.command_id]
+            self.record(self._decide_on(mail.stream, command), now, cause)
+            answer = self._fresh[self.state.version]
+        refused, sent_back = rejects.answer_of(answer.event)
         if not sent_back:
             self._places.append(mail.place)  # else the last one that is sent back reports it
-        self._after.append(lambda: self._carry_out(mail, command, refused, sent_back, now))
+        at = answer.at
+        self._after.append(lambda: self._carry_out(mail, command, refused, sent_back, at))
+
+    def _decide_on(self, lead_stream: str, command: PersonsCommand) -> Sequence[ev.Event]:
+        if isinstance(command, ResumeLead):
+            return rejects.resume(self.state, lead_stream, command, self._mail_of(lead_stream))
+        row = self._row(getattr(command, "dead_letter_id", ""))
+        unreadable = self._why_unreadable(row, command) if row is not None else ""
+        return rejects.decide(self.state, lead_stream, command, row, unreadable)
+
+    def _mail_of(self, lead_stream: str) -> list[str]:
+        """The dead letters that are kept for a lead, in order."""
+        events = [self._event(version).event for version in self.state.mail.get(lead_stream, ())]
+        return [
+            event.dead_letter_id
+            for event in events
+            if isinstance(event, MessageRejected)
+            and rejects.find(self.state, event.dead_letter_id) is not None
+        ]
 
     def _carry_out(
-        self, mail: Mail, command: PersonsCommand, refused: str, sent_back: Sequence[str], now: datetime
+        self, mail: Mail, command: PersonsCommand, refused: str, sent_back: Sequence[str], at: datetime
     ) -> None:
         """Answer, and send back; again where the command came again, since the lead knows what it has."""
         if isinstance(command, ResumeLead) and mail.stream in self.state.stopped:
@@ -180,11 +266,11 @@ class RejectsActor(RecordingActor):
         else:
             for redriven in self._redriven(mail, sent_back):
                 self.shared.tell(redriven.stream, redriven)
-        self._answer(command.command_id, command.reply_to, refused, now)
+        self._answer(command.command_id, command.reply_to, refused, at)
 
-    def _answer(self, command_id: str, reply_to: str | None, refused: str, now: datetime) -> None:
+    def _answer(self, command_id: str, reply_to: str | None, refused: str, at: datetime) -> None:
         if reply_to is not None:
-            outcome = CommandOutcome(command_id, done=not refused, reason=refused, at=now)
+            outcome = CommandOutcome(command_id, done=not refused, reason=refused, at=at)
             self.shared.replies.publish(reply_to, msgspec.json.encode(outcome))
 
     def _redriven(self, mail: Mail, sent_back: Sequence[str]) -> list[Mail]:
@@ -192,7 +278,7 @@ class RejectsActor(RecordingActor):
         messages = [
             (row, message, dead_letter_id)
             for dead_letter_id in sent_back
-            if (row := self.state.rows.get(dead_letter_id)) is not None
+            if (row := self._row(dead_letter_id)) is not None
             and isinstance(message := self._read(row), IncomingMessage)
         ]
         if sent_back and not messages:
@@ -203,11 +289,8 @@ class RejectsActor(RecordingActor):
             for n, (row, message, redrive_of) in enumerate(messages)
         ]
 
-    def _why_unreadable(self, command: PersonsCommand) -> str:
+    def _why_unreadable(self, row: RejectRow, command: PersonsCommand) -> str:
         """Why the body that the command leaves the row with is no message; empty where it is one."""
-        row = self.state.rows.get(getattr(command, "dead_letter_id", ""))
-        if row is None:
-            return ""
         if isinstance(command, AmendDeadLetter):
             message = self._amended(row, command.changes.get("payload"))
         else:
@@ -225,27 +308,13 @@ class RejectsActor(RecordingActor):
         if row.size > MAX_MESSAGE_BYTES:
             return f"only {MAX_MESSAGE_BYTES} of its {row.size} bytes were kept"
         try:
-            return self._decoded(row, self._body(row))
+            return self._decoded(row, payload_bytes(row.payload))
         except Rejected as rejected:
             return rejected.reason
 
     def _decoded(self, row: RejectRow, body: bytes) -> IncomingMessage:
         _, _, business, token = row.subject.split(".", 3)
         return decode_message(body, business, token, self.shared.tenants)
-
-    def _body(self, row: RejectRow) -> bytes:
-        payload = self._fresh.get(row.version)
-        if payload is None:
-            [held] = self.parts.load(self.actor_urn, after=row.version - 1, limit=1)
-            payload = _payload_of(held.event) or ""
-        return payload_bytes(payload)
-
-
-def _payload_of(event: ev.Event) -> str | None:
-    """The body that an event holds, as it is kept; None of one that holds none."""
-    if isinstance(event, MessageRejected):
-        return event.payload
-    return str(event.changes["payload"]) if isinstance(event, ev.DeadLetterAmended) else None
 
 
 def _rejected(rejection: Rejection) -> MessageRejected:

@@ -5,6 +5,8 @@ What may live here: their configurations, and what of them is read back. What ma
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -27,6 +29,18 @@ OUT_STREAM = "LEADS_OUT"
 _SUBJECTS = ["leads.in.*.*", "leads.cmd.*.*"]
 _OUT_SUBJECTS = ["leads.out.*.*.results", "leads.out.*.*.replies"]
 _DUPLICATE_WINDOW_NS = 120_000_000_000
+#: What JetStream says while it still removes a stream of that name that somebody deleted.
+_BEING_REMOVED = (
+    jetstream.STREAM_NAME_IN_USE,
+    jetstream.STREAM_NOT_FOUND,
+    jetstream.STREAM_CREATE_FAILED,
+    jetstream.STREAM_STORE_FAILED,
+)
+#: Seconds for which it may say so, until it is taken for a refusal.
+_REMOVED_WITHIN = 5.0
+#: Seconds to leave it for that, for whoever learns of the removal at once: nats-server 2.15 may otherwise take
+#: the new stream's files away with the old one's, and the new one then confirms nothing until a restart.
+REMOVAL = 1.0
 
 
 class StreamRefusedError(LeadlineError):
@@ -148,12 +162,12 @@ def _differing(config: dict[str, Any], wanted: dict[str, Any], must_match: dict[
     return found
 
 
-async def ensure(client: Client, max_bytes: int | None = None) -> StreamState:
-    """The stream, made if it is not there, else checked. Raises `StreamRefusedError` with a sentence.
+async def ensure(client: Client, max_bytes: int | None = None, *, pause: float = 0.0) -> StreamState:
+    """The stream, made if it is not there, after a `pause` in seconds, else checked.
 
-    `max_bytes` None makes it with the default and accepts any limit.
+    `max_bytes` None makes it with the default and accepts any limit. Raises `StreamRefusedError` with a sentence.
     """
-    answer = await _found_or_made(client, configuration(max_bytes or DEFAULT_MAX_BYTES))
+    answer = await _found_or_made(client, configuration(max_bytes or DEFAULT_MAX_BYTES), pause)
     _refuse_if(STREAM, differences(answer["config"], max_bytes))
     return state_of(answer)
 
@@ -229,21 +243,27 @@ def state_of(answer: dict[str, Any]) -> StreamState:
     )
 
 
-async def _found_or_made(client: Client, wanted: dict[str, Any]) -> dict[str, Any]:
+async def _found_or_made(client: Client, wanted: dict[str, Any], pause: float = 0.0) -> dict[str, Any]:
     """Raises `StreamRefusedError` where there is none and none can be made."""
     name = wanted["name"]
-    try:
-        return await _made_unless_found(client, name, wanted)
-    except JetStreamError as error:
-        raise StreamRefusedError(_sentence(name, error)) from None
+    until = time.monotonic() + _REMOVED_WITHIN
+    while True:
+        try:
+            return await _made_unless_found(client, wanted, pause)
+        except JetStreamError as error:
+            if error.code not in _BEING_REMOVED or time.monotonic() > until:
+                raise StreamRefusedError(_sentence(name, error)) from None
+        await asyncio.sleep(0.1)
 
 
-async def _made_unless_found(client: Client, name: str, wanted: dict[str, Any]) -> dict[str, Any]:
+async def _made_unless_found(client: Client, wanted: dict[str, Any], pause: float) -> dict[str, Any]:
+    name = wanted["name"]
     try:
         return await jetstream.call(client, f"STREAM.INFO.{name}")
     except JetStreamError as error:
         if error.code != jetstream.STREAM_NOT_FOUND:
             raise
+    await asyncio.sleep(pause)
     try:
         return await jetstream.call(client, f"STREAM.CREATE.{name}", wanted)
     except JetStreamError as error:

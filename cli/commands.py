@@ -64,7 +64,7 @@ def shares_options(command: Callable[..., None]) -> Callable[..., None]:
 @shares_options
 def lead_resume(
     ctx: typer.Context,
-    business: Annotated[str, typer.Argument()],
+    business: Annotated[str, typer.Argument(metavar="BUSINESS")],
     lead_id: Annotated[str, typer.Argument(metavar="LEAD")],
     *,
     saying: Saying,

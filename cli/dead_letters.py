@@ -206,6 +206,10 @@ def _chosen(
     if not filtered:
         raise WrongUseError("say which: ids, a filter such as --group or --category, or --all")
     rows = views.dead_letters(wanted.business, wanted.lead, category=wanted.category, status="failed")
+    if wanted.group is not None and not any(causes.group_key(row) == wanted.group for row in rows):
+        raise LeadlineError(
+            f"no open dead letter is of group {wanted.group}; `leadline dlq groups` lists them"
+        )
     taken = [row for row in rows if wanted.takes(row)]
     left_out = Counter(row["category"] for row in taken if row["category"] in SETTLED_OTHERWISE)
     return [row for row in taken if row["category"] not in SETTLED_OTHERWISE], dict(left_out)

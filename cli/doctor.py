@@ -1,8 +1,7 @@
-"""`doctor`: looks at what is really there (NATS, its stream, the store, the settings) and says what to mend."""
+"""`doctor`: looks at what is really there, each part in a module of its own, and says what to mend."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
@@ -15,14 +14,13 @@ import msgspec
 import typer
 from rich.text import Text
 
-from actors import connection, nats_server, stream
-from cli import health, options
-from cli.health import Finding
+from actors import nats_server
+from cli import health, options, runner_health, stream_health, target_health
+from cli.finding import Finding
 from cli.output import console, printable, show_json
 from cli.shell import FAILED, settings_of
-from domain.errors import LeadlineError
 from domain.messages import MAX_MESSAGE_BYTES
-from settings import PARTITIONS, Settings
+from settings import Settings
 
 MONITORING_PORT = 8222
 CLOCKS_APART = timedelta(seconds=10)
@@ -31,7 +29,7 @@ OLDEST_SERVER = (2, 10)
 
 
 def doctor(ctx: typer.Context, *, as_json: options.Json = False) -> None:
-    """Check NATS, its stream, the store and the settings; say what to mend. 1 if something is bad."""
+    """Check settings, targets, data folder, runner, NATS and its streams; say what to mend. 1 if something is bad."""
     settings = settings_of(ctx)
     findings = list(examine(settings))
     if as_json:
@@ -44,24 +42,30 @@ def doctor(ctx: typer.Context, *, as_json: options.Json = False) -> None:
 
 def examine(settings: Settings) -> Iterator[Finding]:
     """Every look, each on its own: one that cannot be had does not hide the next."""
-    looks: Iterable[Callable[[Settings], Iterable[Finding]]] = (
-        look_at_settings,
-        health.look_at_data,
-        health.look_at_runner,
-        health.look_at_events,
-        health.look_at_views,
-        look_at_server,
-        look_at_stream,
-        look_at_clock,
-    )
-    for look in looks:
-        yield from look(settings)
+    looks: dict[str, Callable[[Settings], Iterable[Finding]]] = {
+        "settings": look_at_settings,
+        "target": target_health.look_at_targets,
+        "store": health.look_at_data,
+        "runner": runner_health.look_at_runner,
+        "events": health.look_at_events,
+        "views": health.look_at_views,
+        "outbox": health.look_at_outbox,
+        "nats": look_at_server,
+        "stream": stream_health.look_at_streams,
+        "clock": look_at_clock,
+    }
+    for subject, look in looks.items():
+        try:
+            yield from look(settings)
+        except Exception as error:  # whatever one look meets, the others are had
+            mend = "`leadline events show`, if it is the store's; a backup that is sound: `leadline restore`"
+            yield Finding(subject, "bad", f"cannot be looked at: {error}", mend)
 
 
 def look_at_settings(settings: Settings) -> Iterator[Finding]:
     businesses = settings.tenants().businesses
     if businesses:
-        yield Finding("settings", "good", f"{len(businesses)} businesses of {len(settings.tenants_)} tenants")
+        yield Finding("settings", "good", f"businesses: {len(businesses)}, tenants: {len(settings.tenants_)}")
     else:
         mend = "name them in leadline.toml: [tenants.acme] businesses = [...]"
         yield Finding("settings", "warning", "no business: every message will be a dead letter", mend)
@@ -120,16 +124,24 @@ def look_at_sync(settings: Settings, server_id: str) -> Finding:
 
 
 def look_at_clock(settings: Settings) -> Iterator[Finding]:
-    """The clock of this machine beside the server's, where its monitoring port says it."""
+    """The clock of this machine beside the server's, where it says what time it is."""
+    told = stream_health.server_time(settings) or _monitored_time(settings)
+    if told is None:
+        return
+    apart = abs(datetime.now(UTC) - told)
+    if apart > CLOCKS_APART:
+        found = f"this clock and the NATS server's are {apart.total_seconds():,.0f} s apart"
+        yield Finding(
+            "clock", "warning", found, "set both by NTP: waits, ages and keys' lives are counted by them"
+        )
+
+
+def _monitored_time(settings: Settings) -> datetime | None:
     for address in monitoring_addresses(settings):
         told = (read_json(f"{address}/varz") or {}).get("now")
-        if told is None:
-            continue
-        apart = abs(datetime.now(UTC) - msgspec.convert(told, datetime))
-        if apart > CLOCKS_APART:
-            found = f"this clock and the NATS server's are {apart.total_seconds():,.0f} s apart"
-            yield Finding("clock", "warning", found, "set both by NTP")
-        return
+        if told is not None:
+            return msgspec.convert(told, datetime)
+    return None
 
 
 def monitoring_addresses(settings: Settings) -> Iterator[str]:
@@ -150,33 +162,6 @@ def read_json(url: str) -> dict[str, Any] | None:
             return document
     except (OSError, ValueError):
         return None
-
-
-def look_at_stream(settings: Settings) -> Iterator[Finding]:
-    try:
-        wrong, wrong_out = asyncio.run(_wrong_with_streams(settings))
-    except LeadlineError:
-        return  # no server: said already
-    yield from _streams(stream.STREAM, f"is as Leadline needs it, {PARTITIONS} partitions", wrong)
-    if settings.outbox.on:
-        yield from _streams(stream.OUT_STREAM, "is as results and replies need it", wrong_out)
-
-
-def _streams(name: str, good: str, wrong: list[str]) -> Iterator[Finding]:
-    if not wrong:
-        yield Finding("stream", "good", f"{name} {good}")
-    for complaint in wrong:
-        missing = "not there yet" in complaint
-        mend = "" if missing else f"`nats stream edit {name}`, or a server of its own"
-        yield Finding("stream", "warning" if missing else "bad", complaint, mend)
-
-
-async def _wrong_with_streams(settings: Settings) -> tuple[list[str], list[str]]:
-    client = await connection.connect(settings.nats.url, name="leadline doctor", reconnect=False)
-    try:
-        return await stream.check(client, settings.stream.max_bytes), await stream.check_out(client)
-    finally:
-        await client.close()
 
 
 def show(findings: Iterable[Finding]) -> None:

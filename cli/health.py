@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from typing import Literal
-
-from msgspec import Struct
 
 import runner
 import wiring
 from actors.event_store import EventStore
 from actors.ownership import owner_of
+from cli.finding import Finding
 from cli.queries import views_of
 from domain.errors import LeadlineError
 from domain.events import BreakerClosed, BreakerOpened, EventSkipped
 from domain.skips import SKIPS_STREAM
-from projections.queries import Views
+from outbox.position import read_position
+from projections.queries import Row, Views
 from projections.schema import instant
-from projections.unfinished import DEAD_LETTER
+from projections.unfinished import DEAD_LETTER, LEAD_RESUME, TARGET_CONFIGURATION, waits_for_person
 from settings import Settings
 
 LITTLE_DISK = 1024**3
@@ -31,17 +31,11 @@ NO_DISK = 64 * 1024**2
 MUCH_LAG = 50_000
 LONG_OPEN = timedelta(minutes=15)
 LONG_DEAD = timedelta(hours=24)
+LONG_AT_WORK = timedelta(hours=1)
+#: Of many, so many are named.
+LISTED = 3
 #: The store's last event may be so much later than this clock.
 CLOCK_SLACK = timedelta(seconds=60)
-
-
-class Finding(Struct, frozen=True):
-    """What one look found. A `mend` says what to do."""
-
-    subject: str
-    state: Literal["good", "warning", "bad"]
-    found: str
-    mend: str = ""
 
 
 def look_at_data(settings: Settings) -> Iterator[Finding]:
@@ -67,25 +61,6 @@ def look_at_data(settings: Settings) -> Iterator[Finding]:
             yield Finding("store", "warning", f"{folder / name} is left over", mend)
 
 
-def look_at_runner(settings: Settings) -> Iterator[Finding]:
-    owner = owner_of(settings.data)
-    if owner is None:
-        mend = "" if not wiring.events_path(settings).exists() else "`leadline up`, or `leadline run`"
-        yield Finding("runner", "warning" if mend else "good", "none works on this folder", mend)
-    elif owner.state == "draining":
-        waited = "; ".join(owner.waiting_for) or "its last checkpoint"
-        late = owner.until is not None and datetime.now(UTC) > owner.until + timedelta(seconds=30)
-        mend = "a second SIGTERM ends it at once, which is safe" if late else ""
-        state: Literal["good", "warning"] = "warning" if late else "good"
-        yield Finding("runner", state, f"process {owner.pid} drains, waits for {waited}", mend)
-    else:
-        yield Finding("runner", "good", f"process {owner.pid}, since {owner.since:%Y-%m-%d %H:%M:%S} UTC")
-        if owner.hanging:
-            mend = "mend that code; a thread that it keeps for good is free again after a restart"
-            found = f"code that does not come back: {'; '.join(owner.hanging)}"
-            yield Finding("runner", "warning", found, mend)
-
-
 def look_at_events(settings: Settings) -> Iterator[Finding]:
     """The store, asked itself: what was skipped, and whether this machine's clock is behind it."""
     if not wiring.events_path(settings).exists():
@@ -94,10 +69,31 @@ def look_at_events(settings: Settings) -> Iterator[Finding]:
         with closing(runner.open_event_log(settings)) as log:
             yield from _skipped(log)
             yield from _clock(log)
-            yield from _breakers(views_of(settings), log)
     except (LeadlineError, OSError) as error:
         mend = "`leadline events show` says more; a backup that is sound: `leadline restore`"
         yield Finding("events", "bad", str(error), mend)
+
+
+def look_at_outbox(settings: Settings) -> Iterator[Finding]:
+    """Results and replies: whether they go on."""
+    file = wiring.outbox_path(settings)
+    if not settings.outbox.on or not file.exists() or not wiring.events_path(settings).exists():
+        return
+    standing = read_position(file)
+    if standing is None:
+        mend = "put back a copy of it, or remove it: then they begin at the end of what is recorded"
+        yield Finding("outbox", "bad", f"{file} cannot be read", mend)
+        return
+    with closing(runner.open_event_log(settings)) as log:
+        lag = max(0, log.last_position() - standing.position)
+    if standing.stopped:
+        mend = f"`leadline events show`, then decide; results and replies are {lag:,} events behind"
+        yield Finding("outbox", "bad", f"stopped: {standing.stopped}", mend)
+    elif lag > MUCH_LAG and owner_of(settings.data) is not None:
+        mend = "the log says why NATS refuses them; watch whether that shrinks: `status`"
+        yield Finding("outbox", "warning", f"results and replies are {lag:,} events behind", mend)
+    else:
+        yield Finding("outbox", "good", f"at event {standing.position:,}, {lag:,} behind")
 
 
 def look_at_views(settings: Settings) -> Iterator[Finding]:
@@ -119,7 +115,9 @@ def look_at_views(settings: Settings) -> Iterator[Finding]:
         yield Finding("views", "warning", f"{lag:,} events behind", "watch whether that shrinks: `status`")
     else:
         yield Finding("views", "good", f"at event {standing.position:,}, {max(0, lag):,} behind")
-    yield from _waiting(views)
+    with closing(runner.open_event_log(settings)) as log:
+        yield from _breakers(settings, views, log)
+    yield from _waiting(views, working=owner_of(settings.data) is not None)
 
 
 def _skipped(log: EventStore) -> Iterator[Finding]:
@@ -140,35 +138,120 @@ def _clock(log: EventStore) -> Iterator[Finding]:
         yield Finding("clock", "warning", found, mend)
 
 
-def _breakers(views: Views, log: EventStore) -> Iterator[Finding]:
+def _breakers(settings: Settings, views: Views, log: EventStore) -> Iterator[Finding]:
+    """Those that are not closed; of a target that the settings no longer name nobody learns anything more."""
+    named = {name for _, _, name, _ in wiring.named_targets(settings)}
     for row in views.breakers():
-        if row["state"] == "closed":
+        if row["state"] == "closed" or row["name"] not in named:
             continue
-        since: datetime | None = None
+        since, last = None, None
         for recorded in log.stream(f"breaker:{row['name']}"):
             if isinstance(recorded.event, BreakerClosed):
                 since = None
             elif isinstance(recorded.event, BreakerOpened):
-                since = since or recorded.at
-        if since is not None and datetime.now(UTC) - since > LONG_OPEN:
-            found = f"{row['name']} has not been closed since {since:%Y-%m-%d %H:%M} UTC"
-            mend = "look after its target; what waits becomes dead letters after breaker.max_wait_seconds"
-            yield Finding("breaker", "warning", found, mend)
+                since, last = since or recorded.at, recorded.event
+        if since is not None and last is not None:
+            state = row["state"].replace("_", "-")
+            found = f"{row['name']} is {state}, not closed since {since:%Y-%m-%d %H:%M} UTC: {last.error}"
+            yield Finding("breaker", "warning", found, _mend_of(last, since))
 
 
-def _waiting(views: Views) -> Iterator[Finding]:
+def _mend_of(opened: BreakerOpened, since: datetime) -> str:
+    if opened.switched_off:
+        return "take it up with its owner, or change the settings; start Leadline again"
+    if opened.configuration:
+        return "mend its secret or its login: it is probed by a timer; mended settings are read at a start"
+    if datetime.now(UTC) - since < LONG_OPEN:
+        return "nothing yet: it is probed by a timer"
+    return "look after its target; what waits becomes dead letters after breaker.max_wait_seconds"
+
+
+def _waiting(views: Views, *, working: bool) -> Iterator[Finding]:
+    letters, unfinished = views.dead_letters(status="failed"), views.unfinished()
+    yield from _stopped(letters, unfinished)
+    yield from _unsettled(letters)
+    yield from _old(letters)
+    yield from _parked(unfinished)
+    waiting = [row for row in unfinished if row["waiting_for"] == TARGET_CONFIGURATION]
+    if waiting:
+        found = (
+            f"{_count(waiting, 'message')} held up by a target's configuration, since {_since(waiting[0])}"
+        )
+        yield Finding(
+            "work", "warning", found, "mend its secret or its table: `leadline breakers` says which"
+        )
+    if working:
+        yield from _slow(unfinished)
+
+
+def _stopped(letters: list[Row], unfinished: list[Row]) -> Iterator[Finding]:
+    kept = [row for row in letters if row["category"] == "lead_stopped"]
+    held = [row for row in unfinished if row["waiting_for"] == LEAD_RESUME]
+    leads = sorted({(row["business_id"], row["lead_id"]) for row in [*kept, *held]})
+    if leads:
+        found = f"{_count(leads, 'lead')} stopped, since their code raised: {_listed('/'.join(lead) for lead in leads)}"
+        mend = "mend the code (`leadline dlq show ID` has the stack), restart, `leadline lead resume BUSINESS LEAD`"
+        yield Finding("leads", "bad", found, mend)
+
+
+def _unsettled(letters: list[Row]) -> Iterator[Finding]:
+    unknown = [row for row in letters if row["category"] == "outcome_unknown"]
+    if unknown:
+        found = (
+            f"of {_count(unknown, 'call')} nobody knows the outcome: {_listed(row['id'] for row in unknown)}"
+        )
+        mend = "look in the target's system, then `leadline dlq resolve ID --as done|undone|retry|skip`"
+        yield Finding("dlq", "warning", found, mend)
+    stuck = [row for row in letters if row["category"] == "compensation_failed"]
+    if stuck:
+        found = f"of {_count(stuck, 'message')} something could not be undone: {_listed(row['id'] for row in stuck)}"
+        mend = (
+            "undo it by hand, or have it tried again: `leadline dlq resolve ID --as undone|retry|done|skip`"
+        )
+        yield Finding("dlq", "warning", found, mend)
+
+
+def _old(letters: list[Row]) -> Iterator[Finding]:
     long_ago = instant(datetime.now(UTC) - LONG_DEAD)
-    old = [row for row in views.dead_letters(status="failed") if row["updated_at"] < long_ago]
+    old = [row for row in letters if row["updated_at"] < long_ago]
     if old:
         hours = LONG_DEAD.total_seconds() / 3600
         found = f"{len(old)} have waited for more than {hours:g} h, since {old[0]['updated_at'][:16]}"
         mend = "`leadline dlq groups`, then `dlq retry`, `resolve` or `discard`"
         yield Finding("dlq", "warning", found, mend)
-    behind = Counter(
-        row["waiting_for"] for row in views.unfinished() if row["waiting_for"].startswith(DEAD_LETTER)
-    )
+
+
+def _parked(unfinished: list[Row]) -> Iterator[Finding]:
+    behind = Counter(row["waiting_for"] for row in unfinished if row["waiting_for"].startswith(DEAD_LETTER))
     if behind:
         (what, count), *_ = behind.most_common(1)
-        found = f"{sum(behind.values())} messages wait behind {len(behind)} dead letters, {count} of them behind {what}"
+        held = f"{_count(range(behind.total()), 'message')} behind {_count(behind, 'dead letter')}"
+        found = f"{held}, {count} of them behind {what}"
         mend = "settle these first: `leadline dlq show ID`"
         yield Finding("dlq", "warning", found, mend)
+
+
+def _slow(unfinished: list[Row]) -> Iterator[Finding]:
+    """What waits for no person, and is at work for very long beside a living runner."""
+    long_ago = instant(datetime.now(UTC) - LONG_AT_WORK)
+    slow = [row for row in unfinished if row["since"] < long_ago and not waits_for_person(row["waiting_for"])]
+    if slow:
+        first = slow[0]
+        found = f"{_count(slow, 'message')} at work for more than an hour, the first since {_since(first)}"
+        found += f", which waits for {first['waiting_for']}"
+        mend = f"`leadline lead {first['business_id']} {shlex.quote(first['lead_id'])}` says what it has met"
+        yield Finding("work", "warning", found, mend)
+
+
+def _count(found: Sized, noun: str) -> str:
+    return f"{len(found)} {noun}{'' if len(found) == 1 else 's'}"
+
+
+def _listed(words: Iterable[str]) -> str:
+    """The first few of them."""
+    several = list(words)
+    return ", ".join(several[:LISTED]) + (", …" if len(several) > LISTED else "")
+
+
+def _since(row: Row) -> str:
+    return f"{row['since'][:16].replace('T', ' ')} UTC"

@@ -112,7 +112,7 @@ def leads(
 
 def lead(
     ctx: typer.Context,
-    business: Annotated[str, typer.Argument()],
+    business: Annotated[str, typer.Argument(metavar="BUSINESS")],
     lead_id: Annotated[str, typer.Argument(metavar="LEAD")],
     *,
     as_json: options.Json = False,

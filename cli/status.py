@@ -19,6 +19,7 @@ from rich.text import Text
 import runner
 import wiring
 from actors import log_status
+from actors.connection import NatsUnreachableError
 from actors.log_status import LogStatus
 from actors.ownership import Owner, owner_of
 from cli import options
@@ -84,7 +85,7 @@ class Status(Struct, frozen=True):
             f"the views have stopped: {self.views.stopped_error}": self.views.stopped_error,
             f"results and replies are {out.lag if out else 0} events behind": out and out.lag > 0,
             f"results and replies have stopped: {out.stopped if out else ''}": out and out.stopped,
-            f"{at_work} messages are at work": at_work,
+            f"{at_work} message{' is' if at_work == 1 else 's are'} at work": at_work,
         }
         return [clause for clause, holds in said.items() if holds]
 
@@ -100,7 +101,13 @@ def status(
 ) -> None:
     """How far everything is. With --wait-idle: 1 if something is still open after the timeout."""
     settings = settings_of(ctx)
-    seen = wait_until_idle(settings, timeout) if wait_idle else look(settings)
+    try:
+        seen = wait_until_idle(settings, timeout) if wait_idle else look(settings)
+    except NatsUnreachableError as error:
+        if owner_of(settings.data) is not None:
+            raise
+        hint = f"no runner works on {settings.data} either: `leadline up` starts both"
+        raise LeadlineError(f"{error}; {hint}, `leadline doctor` looks without") from None
     if as_json:
         show_json(document(seen))
     else:
@@ -194,7 +201,7 @@ def show_runner(owner: Owner | None) -> None:
 def show(seen: Status) -> None:
     """The look in a few lines; red is what a person has to mend."""
     show_runner(seen.owner)
-    say("idle: nothing is left to do" if not seen.open else f"at work: {'; '.join(seen.open)}", "bold")
+    say("idle: nothing is left to do" if not seen.open else f"not idle: {'; '.join(seen.open)}", "bold")
     behind = [f"{part.partition} (by {part.behind})" for part in seen.log.partitions if part.behind]
     say(f"  log         {seen.log.messages:,} messages, last sequence {seen.log.last_sequence:,}")
     say(f"  partitions  {'all read to their end' if not behind else 'behind: ' + ', '.join(behind)}")

@@ -9,6 +9,7 @@ See M. Nygard, "Release It!", chapter "Circuit Breaker".
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -17,6 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from domain.events import BreakerClosed, BreakerHalfOpened, BreakerOpened, Event
+from domain.outcomes import Failed, Misconfigured, Outcome, Unknown
 
 _SECOND = 1_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -58,9 +60,14 @@ class Breaker(Struct, frozen=True):
 
 def admits(breaker: Breaker, policy: BreakerPolicy) -> bool:
     """Whether a call may go out now."""
+    return room(breaker, policy) > 0
+
+
+def room(breaker: Breaker, policy: BreakerPolicy) -> int:
+    """How many more calls may go out in this state."""
     if breaker.state == "half_open":
-        return probes_left(breaker, policy) > 0
-    return breaker.state == "closed"
+        return probes_left(breaker, policy)
+    return sys.maxsize if breaker.state == "closed" else 0
 
 
 def probes_left(breaker: Breaker, policy: BreakerPolicy) -> int:
@@ -158,6 +165,11 @@ def evolve(breaker: Breaker, event: Event) -> Breaker:
             return breaker
 
 
+def is_whole(event: Event) -> bool:
+    """Whether a transition leaves nothing of the state before it: a replay may begin with it."""
+    return isinstance(event, BreakerOpened | BreakerClosed)
+
+
 def to_us(instant: datetime) -> int:
     """Microseconds since the epoch, exactly."""
     return (instant - _EPOCH) // timedelta(microseconds=1)
@@ -219,3 +231,15 @@ def _opened(
 ) -> BreakerOpened:
     retry_at = _EPOCH + timedelta(microseconds=now_us + open_for_us)
     return BreakerOpened(name, calls, failures, retry_at, open_for_us, error)
+
+
+def ended_as(outcome: Outcome) -> Ended:
+    """What a call's end says of its target."""
+    match outcome:
+        case Misconfigured(switched_off=switched_off):
+            return "switched_off" if switched_off else "misconfigured"
+        case Failed(throttled=throttled):
+            return "put_off" if throttled else "failed"
+        case Unknown():
+            return "failed"
+    return "well"

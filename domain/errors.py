@@ -30,5 +30,9 @@ class UnknownEventError(LeadlineError):
     """A stored event that no version of this program can read; names topic, stream and version."""
 
 
+class StoreUnreadableError(LeadlineError, OSError):
+    """The event store cannot be read just now: busy, out of reach, or its disk fails. No event's fault."""
+
+
 class SettingsError(LeadlineError):
     """A setting that cannot be used; the text begins with its key."""

@@ -1,12 +1,13 @@
 """What one partition could not take: bodies that cannot be read, and the mail of stopped leads.
 
 The same form as a lead: `decide(state, …) → events`, `evolve(state, recorded)` in place and total. The
-bodies themselves stay in the events; the state knows where.
+dead letters themselves stay in the events; the state knows where.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from hashlib import blake2b
 from typing import Any, Literal
 
 from msgspec import Struct, field
@@ -24,36 +25,62 @@ from domain.tokens import derived_id
 _PREFIX = "reject-"
 _COMMANDS = "leads.cmd."
 #: Raised with each change of what `evolve` makes of an event: snapshots of other rules are not read.
-RULES = 1
+RULES = 2
+#: Commands are remembered so long, and a day more: what a lead promises for its messages.
+_REMEMBERED_DAYS = 9
 
 
-class RejectRow(Struct):
+class Held(Struct, gc=False):
+    """Where in the stream an open dead letter stands, by versions."""
+
+    #: Of its `MessageRejected`.
+    rejected: int
+    #: Of the event that holds its present body.
+    body: int
+    run: int = 1
+    #: Of the event that sent it back; 0 while it waits for a person.
+    retried: int = 0
+
+
+class RejectRow(Struct, frozen=True):
     """One dead letter of a partition. `version` is that of the event which holds its present body."""
 
     version: int
     category: Literal["rejected", "lead_stopped"]
     subject: str
     lead_stream: str
+    payload: str
     size: int
-    message_id: str | None = None
-    state: Literal["open", "retrying"] = "open"
-    run: int = 1
-    trace: str = ""
+    message_id: str | None
+    trace: str
+    state: Literal["open", "retrying"]
+    run: int
 
 
 class RejectsState(Struct):
-    """Everything known of a partition's rejects. Closed rows are forgotten; their places are not."""
+    """Where everything stands that is known of a partition's rejects; what it is, its events tell.
+
+    A flood leaves two integers for each dead letter that is open. Closed ones are forgotten at once, and what cannot
+    come again is by `forget`.
+    """
 
     stream: str
     version: int = 0
     incarnation: str = ""
+    #: Everything of this incarnation at or below is recorded; above it, the entries that were rejected.
+    passed: int = 0
     sequences: set[int] = field(default_factory=set)
-    rows: dict[str, RejectRow] = field(default_factory=dict)
+    #: Digest of the dead letter's id → the version of its event, as long as nobody has touched it.
+    rows: dict[int, int | Held] = field(default_factory=dict)
     stopped: set[str] = field(default_factory=set)
+    #: Lead stream → versions of the mail that was kept for it.
+    mail: dict[str, list[int]] = field(default_factory=dict)
     #: Lead stream → where in the log its last resume stands.
     resumed: dict[str, Place] = field(default_factory=dict)
-    #: command id → refusal or "", and the dead letters it sent back.
-    commands: dict[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
+    #: command id → version of the event that answers it, oldest first.
+    commands: dict[str, int] = field(default_factory=dict)
+    #: (day, version of its first event), oldest first: how old a version is.
+    days: list[tuple[int, int]] = field(default_factory=list)
 
 
 def reject_id(place: Place) -> str:
@@ -73,12 +100,12 @@ def is_reject_id(dead_letter_id: str) -> bool:
 
 def reject(state: RejectsState, event: MessageRejected, place: Place, *, redriven: bool) -> Sequence[Event]:
     """The event of an entry that cannot be taken; none where it is recorded already [H13]."""
-    row = state.rows.get(event.dead_letter_id)
     if redriven:
-        return () if row is not None and row.state == "open" else (event,)
-    if place.incarnation == state.incarnation and place.sequence in state.sequences:
-        return ()
-    return (event,)
+        held = find(state, event.dead_letter_id)
+        return () if held is not None and not held.retried else (event,)
+    if place.incarnation != state.incarnation:
+        return (event,)
+    return () if place.sequence <= state.passed or place.sequence in state.sequences else (event,)
 
 
 def stop(state: RejectsState, event: ev.LeadStopped) -> Sequence[Event]:
@@ -86,17 +113,40 @@ def stop(state: RejectsState, event: ev.LeadStopped) -> Sequence[Event]:
     return () if event.lead_stream in state.stopped else (event,)
 
 
+def find(state: RejectsState, dead_letter_id: str) -> Held | None:
+    """Where an open dead letter stands; None for one that is closed, or another's."""
+    held = state.rows.get(_digest(dead_letter_id))
+    return Held(held, held) if isinstance(held, int) else held
+
+
+def row_of(held: Held, rejected: MessageRejected, body: Event) -> RejectRow:
+    """The dead letter by its events; `body` is `rejected` itself where nobody has amended it."""
+    payload, size = rejected.payload, rejected.size
+    if isinstance(body, ev.DeadLetterAmended):
+        payload = str(body.changes.get("payload", ""))
+        size = _size_of(payload)
+    return RejectRow(
+        held.body,
+        rejected.category,
+        rejected.subject,
+        lead_stream_of(rejected.subject),
+        payload,
+        size,
+        rejected.message_id,
+        rejected.traceparent,
+        "retrying" if held.retried else "open",
+        held.run,
+    )
+
+
 def decide(
-    state: RejectsState, lead_stream: str, command: PersonsCommand, unreadable: str
+    state: RejectsState, lead_stream: str, command: PersonsCommand, row: RejectRow | None, unreadable: str
 ) -> Sequence[Event]:
-    """The events of a person's command. `unreadable` says why the row's body cannot be taken: its present one,
-    or the one that an amendment gives it."""
+    """The events of a person's command about a dead letter. `unreadable` says why the row's body cannot be taken:
+    its present one, or the one that an amendment gives it."""
     if command.command_id in state.commands:
         return ()
-    if isinstance(command, co.ResumeLead):
-        return _resume(state, lead_stream, command)
     dead_letter_id = getattr(command, "dead_letter_id", None)
-    row = state.rows.get(dead_letter_id) if dead_letter_id is not None else None
     if row is None or dead_letter_id is None or row.lead_stream != lead_stream:  # another's is not to be seen
         return refuse(command, "there is no open reject with this id")
     if row.state == "retrying":
@@ -121,28 +171,81 @@ def decide(
     return refuse(command, "not a command for a rejected message")
 
 
+def resume(
+    state: RejectsState, lead_stream: str, command: co.ResumeLead, kept: Sequence[str]
+) -> Sequence[Event]:
+    """The events of letting a lead go: its `kept` mail goes with it, the ids of the dead letters in order."""
+    if command.command_id in state.commands:
+        return ()
+    if lead_stream not in stopped_leads(state):
+        return refuse(command, "this lead is not stopped")
+    return (ev.LeadResumed(lead_stream, tuple(kept), command.command_id, command.by, command.why),)
+
+
+def answer_of(event: Event) -> tuple[str, tuple[str, ...]]:
+    """What the event of a command says to whoever gave it: why it is refused or "", and the dead letters sent back."""
+    if isinstance(event, ev.CommandRefused):
+        return event.reason, ()
+    if isinstance(event, ev.LeadResumed):
+        return "", event.dead_letter_ids
+    if isinstance(event, ev.DeadLetterRetried):
+        return "", (event.dead_letter_id,)
+    return "", ()
+
+
 def evolve(state: RejectsState, recorded: Recorded) -> RejectsState:
     """The state after an event, in place."""
     state.version = recorded.version
+    day = recorded.at.toordinal()
+    if not state.days or day > state.days[-1][0]:
+        state.days.append((day, recorded.version))
     event = recorded.event
     apply = _APPLY.get(type(event))
     if apply is not None:
         apply(state, event, recorded)
     command_id = getattr(event, "command_id", None)
     if command_id is not None:
-        refused = event.reason if isinstance(event, ev.CommandRefused) else ""
-        state.commands[command_id] = (refused, _sent_back(event))
+        state.commands[command_id] = recorded.version
     return state
 
 
 def stopped_leads(state: RejectsState) -> set[str]:
     """Leads that take no mail until they are resumed: also one whose kept mail is here and whose stop cannot be read
     any more."""
-    return state.stopped | {row.lead_stream for row in state.rows.values() if _is_kept(row)}
+    return state.stopped | state.mail.keys()
 
 
-def _is_kept(row: RejectRow) -> bool:
-    return row.category == "lead_stopped" and row.state == "open"
+def forgettable(state: RejectsState) -> int:
+    """How many things are remembered that time makes superfluous."""
+    return len(state.sequences) + len(state.commands)
+
+
+def forget(state: RejectsState, position: int) -> Sequence[str]:
+    """Drop what cannot come again, in place: entries at or below the partition's recorded position, and commands
+    and what they sent back after nine days. The ids of those commands."""
+    state.passed = max(state.passed, position)
+    state.sequences = {sequence for sequence in state.sequences if sequence > position}
+    state.resumed = {
+        lead_stream: place
+        for lead_stream, place in state.resumed.items()
+        if place.incarnation != state.incarnation or place.sequence > position
+    }
+    last_day, _ = state.days[-1] if state.days else (0, 0)
+    recent = [(day, version) for day, version in state.days if day >= last_day - _REMEMBERED_DAYS]
+    if len(recent) == len(state.days):
+        return ()
+    state.days = recent
+    return _forget_before(state, recent[0][1])
+
+
+def _forget_before(state: RejectsState, version: int) -> Sequence[str]:
+    old = [command_id for command_id, at in state.commands.items() if at < version]
+    for command_id in old:
+        del state.commands[command_id]
+    taken = [key for key, held in state.rows.items() if isinstance(held, Held) and 0 < held.retried < version]
+    for key in taken:
+        del state.rows[key]
+    return old
 
 
 def lead_stream_of(subject: str) -> str:
@@ -180,58 +283,46 @@ def _amend(row: RejectRow, command: co.AmendDeadLetter, unreadable: str) -> Sequ
     )
 
 
-def _resume(state: RejectsState, lead_stream: str, command: co.ResumeLead) -> Sequence[Event]:
-    kept = tuple(
-        dead_letter_id
-        for dead_letter_id, row in state.rows.items()
-        if _is_kept(row) and row.lead_stream == lead_stream
-    )
-    if lead_stream not in state.stopped and not kept:
-        return refuse(command, "this lead is not stopped")
-    return (ev.LeadResumed(lead_stream, kept, command.command_id, command.by, command.why),)
-
-
-def _sent_back(event: Event) -> tuple[str, ...]:
-    if isinstance(event, ev.LeadResumed):
-        return event.dead_letter_ids
-    if isinstance(event, ev.DeadLetterRetried):
-        return (event.dead_letter_id,)
-    return ()
+def _digest(dead_letter_id: str) -> int:
+    """Stands for an id in memory: 120 bits, so that no two of them are taken for one."""
+    return int.from_bytes(blake2b(dead_letter_id.encode(), digest_size=15).digest())
 
 
 def _rejected(state: RejectsState, event: MessageRejected, recorded: Recorded) -> None:
-    before = state.rows.pop(event.dead_letter_id, None)
-    state.rows[event.dead_letter_id] = RejectRow(
-        recorded.version,
-        event.category,
-        event.subject,
-        lead_stream_of(event.subject),
-        event.size,
-        event.message_id,
-        run=before.run if before else 1,
-        trace=event.traceparent,
-    )
+    key, version = _digest(event.dead_letter_id), recorded.version
+    before = state.rows.get(key)
+    state.rows[key] = Held(version, version, before.run) if isinstance(before, Held) else version
+    if event.category == "lead_stopped":
+        state.mail.setdefault(lead_stream_of(event.subject), []).append(version)
     place = recorded.place
     if place is None:
         return
     if place.incarnation != state.incarnation:
         state.incarnation = place.incarnation
+        state.passed = 0
         state.sequences = set()
     state.sequences.add(place.sequence)
 
 
-def _retried(state: RejectsState, event: ev.DeadLetterRetried, _: Recorded) -> None:
-    row = state.rows.get(event.dead_letter_id)
-    if row is not None:
-        row.state = "retrying"
-        row.run = event.run
+def _touched(state: RejectsState, dead_letter_id: str) -> Held | None:
+    """An open dead letter to change."""
+    held = find(state, dead_letter_id)
+    if held is not None:
+        state.rows[_digest(dead_letter_id)] = held
+    return held
+
+
+def _retried(state: RejectsState, event: ev.DeadLetterRetried, recorded: Recorded) -> None:
+    held = _touched(state, event.dead_letter_id)
+    if held is not None:
+        held.retried = recorded.version
+        held.run = event.run
 
 
 def _amended(state: RejectsState, event: ev.DeadLetterAmended, recorded: Recorded) -> None:
-    row = state.rows.get(event.dead_letter_id)
-    if row is not None:
-        row.version = recorded.version
-        row.size = _size_of(str(event.changes.get("payload", "")))
+    held = _touched(state, event.dead_letter_id)
+    if held is not None:
+        held.body = recorded.version
 
 
 def _size_of(payload: str) -> int:
@@ -242,7 +333,7 @@ def _size_of(payload: str) -> int:
 
 
 def _closed(state: RejectsState, event: ev.DeadLetterResolved | ev.DeadLetterDiscarded, _: Recorded) -> None:
-    state.rows.pop(event.dead_letter_id, None)
+    state.rows.pop(_digest(event.dead_letter_id), None)
 
 
 def _stopped(state: RejectsState, event: ev.LeadStopped, _: Recorded) -> None:
@@ -252,13 +343,14 @@ def _stopped(state: RejectsState, event: ev.LeadStopped, _: Recorded) -> None:
 
 def _resumed(state: RejectsState, event: ev.LeadResumed, recorded: Recorded) -> None:
     state.stopped.discard(event.lead_stream)
+    state.mail.pop(event.lead_stream, None)
     if recorded.place is not None:
         state.resumed[event.lead_stream] = recorded.place
     for dead_letter_id in event.dead_letter_ids:
-        row = state.rows.get(dead_letter_id)
-        if row is not None:
-            row.state = "retrying"
-            row.run += 1
+        held = _touched(state, dead_letter_id)
+        if held is not None:
+            held.retried = recorded.version
+            held.run += 1
 
 
 _APPLY: dict[type[Event], Callable[[RejectsState, Any, Recorded], None]] = {

@@ -49,7 +49,7 @@ def outcome(work: Work, result: Outcome, playbook: Playbook, now: datetime) -> S
     if isinstance(result, Done):
         return _succeeded(work, step, result.remote, playbook, now=now)
     if isinstance(result, NotCalled):
-        return _held_back(work, step, result, playbook, now=now)
+        return held_back(work, step, result, playbook, now=now)
     if isinstance(result, Misconfigured):
         waits = _deferred(work, step, "target_configuration", now + PARKED, returned=True)
         return (_attempt_failed(work, step, "failed", result.error), waits)
@@ -85,6 +85,18 @@ def wait_is_over(work: Work, now: datetime) -> Sequence[Event]:
         waited = f"waited for {work.plan[step.n].target} until {step.deadline.isoformat()}"
         return (_failed(work, step, "breaker_open", waited),)
     return (_start(work, work.plan[step.n], undo=step.undo, attempt=step.attempt + 1),)
+
+
+def held_back(
+    work: Work, step: Step, result: NotCalled, playbook: Playbook, *, now: datetime, returned: bool = True
+) -> Sequence[Event]:
+    """The wait of a call that is not made now; `returned` says whether it was begun before."""
+    until = now + timedelta(microseconds=result.retry_in_us)
+    deadline = None  # of a turn or a missing setting there is none: nothing is dropped for it
+    if result.reason == "breaker":
+        deadline = step.deadline or now + playbook.breaker_wait
+        until = min(until, deadline)
+    return (_deferred(work, step, result.reason, until, deadline=deadline, returned=returned),)
 
 
 def executed(
@@ -234,17 +246,6 @@ def _succeeded(
     if step.undo:
         return compensated(work, step.n, playbook, attempts=step.attempt)
     return executed(work, work.plan[step.n], playbook, now, remote=remote)
-
-
-def _held_back(
-    work: Work, step: Step, result: NotCalled, playbook: Playbook, *, now: datetime
-) -> Sequence[Event]:
-    until = now + timedelta(microseconds=result.retry_in_us)
-    deadline = None  # of a turn or a missing setting there is none: nothing is dropped for it
-    if result.reason == "breaker":
-        deadline = step.deadline or now + playbook.breaker_wait
-        until = min(until, deadline)
-    return (_deferred(work, step, result.reason, until, deadline=deadline, returned=True),)
 
 
 def _went_wrong(

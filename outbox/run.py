@@ -103,7 +103,11 @@ class _Outbox:
 
     async def send(self, publications: dict[int, Publication]) -> None:
         sender = await self._ready()
-        await sender.send(publications)
+        try:
+            await sender.send(publications)
+        except NotConfirmedError:
+            self._ensured = False  # somebody may have deleted the stream: it is looked at before the next go
+            raise
 
     async def _last_on(self, subject: str) -> tuple[str, int] | None:
         await self._ready()

@@ -51,7 +51,7 @@ class WebhookTarget:
         body = body_of(request)
         now = self._now()
         webhook_id = derived_id(request.key)
-        signatures = [_signer(s).sign(webhook_id, now, body.decode()) for s in self._secrets]
+        signatures = [signer(s).sign(webhook_id, now, body.decode()) for s in self._secrets]
         headers = {
             "Content-Type": "application/json",
             "webhook-id": webhook_id,
@@ -76,8 +76,9 @@ def body_of(request: TargetRequest) -> bytes:
     return _encoder.encode({"type": request.kind, "timestamp": request.received.isoformat(), "data": data})
 
 
-def _signer(secret: Secret) -> Webhook:
-    """The library takes any text for base64; a secret that it would misread is refused."""
+def signer(secret: Secret) -> Webhook:
+    """The library takes any text for base64; a secret that it would misread is refused. Raises `Ended`, and
+    `UnreadableSecretError`."""
     text = secret.text()
     try:
         key = base64.b64decode(text.removeprefix(_PREFIX), validate=True)

@@ -16,6 +16,7 @@ from actors.lead import LeadActor
 from domain import events as ev
 from domain.commands import ResumeLead, StartTask
 from tests.support.actors_outside import HeldTarget, Poison, Timers
+from tests.support.actors_people import resume, stop_lead
 from tests.support.actors_system import ActorSystem, Boot, Log, booting, rejects_of, stream_of
 from tests.support.eventually import eventually
 
@@ -35,27 +36,6 @@ def received(system: ActorSystem, lead: str = "lead-1") -> list[str]:
 
 def completed(system: ActorSystem, lead: str = "lead-1") -> list[str]:
     return [e.message_id for e in system.events(lead) if isinstance(e, ev.MessageCompleted)]
-
-
-def stop_lead(system: ActorSystem, log: Log, poison: Poison) -> None:
-    """m1 is well, m2 is poison, m3 waits behind it; three failures."""
-    log.message("m1")
-    system.read()
-    system.settle()
-    log.message("m2", intent="POISON")
-    log.message("m3")
-    system.read()
-    system.restart_lead()
-    system.restart_lead()
-    eventually(lambda: system.directory.stopped() == [LEAD])
-    system.settle()
-    assert poison.tries == 3
-
-
-def resume(system: ActorSystem, log: Log, command_id: str = "resume") -> None:
-    log.command(ResumeLead(command_id=command_id, by="ann", reply_to="_INBOX.ann"))
-    system.read()
-    system.settle()
 
 
 def test_a_lead_without_mail_sleeps_after_so_many_sweeps_and_wakes_at_the_next(boot: Boot) -> None:

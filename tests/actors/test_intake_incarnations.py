@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -134,8 +135,12 @@ def test_a_stream_deleted_under_the_intake_is_made_again_and_read_on(server: Tes
     with reading(server.url) as one:
         eventually(lambda: one.handed_on(20))
         before = one.intake.incarnation
+        deleted = time.time_ns()
         with_client(server.url, lambda client: jetstream.call(client, "STREAM.DELETE.LEADS"))
-        eventually(lambda: one.intake.incarnation != before, within=20.0)
+        eventually(lambda: one.intake.incarnation != before or bool(one.deaths), within=20.0)
+        assert not one.deaths
+        made = with_client(server.url, stream.read_state).created
+        assert made - deleted > stream.REMOVAL * 1e9, "the server still removes the files of the old one"
         published(server.url, [body(f"n{n}", f"lead-{n}") for n in range(5)])
         eventually(lambda: one.handed_on(25))
         assert not one.deaths

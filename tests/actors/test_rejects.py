@@ -13,13 +13,12 @@ from actors.directory import LeadLimits
 from domain import events as ev
 from domain.commands import (
     AmendDeadLetter,
-    CommandOutcome,
     DiscardDeadLetter,
-    PersonsCommand,
     ResumeLead,
     RetryDeadLetter,
 )
 from tests.support.actors_outside import Poison
+from tests.support.actors_people import obey
 from tests.support.actors_system import ActorSystem, Boot, Log, booting, rejects_of, stream_of
 from tests.support.eventually import eventually
 
@@ -39,16 +38,6 @@ def boot(tmp_path: Path) -> Iterator[Boot]:
 def rejected(system: ActorSystem) -> list[ev.MessageRejected]:
     found = [r.event for r in system.everything()]
     return [event for event in found if isinstance(event, ev.MessageRejected)]
-
-
-def obey(system: ActorSystem, command: PersonsCommand) -> CommandOutcome:
-    """The command's outcome, once everything that follows from it is settled."""
-    before = len(system.replies.published)
-    system.log.command(msgspec.structs.replace(command, reply_to="_INBOX.ann"))
-    system.read()
-    system.settle()
-    [(_, body)] = system.replies.published[before:]
-    return msgspec.json.decode(body, type=CommandOutcome)
 
 
 @pytest.mark.parametrize(

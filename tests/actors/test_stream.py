@@ -58,6 +58,15 @@ def test_it_is_made_once_and_found_after_that(server: TestServer) -> None:
     assert ensured(server.url).created == ensured(server.url).created
 
 
+def test_it_is_made_where_the_last_one_is_still_being_removed(tmp_path: Path) -> None:
+    """JetStream cannot make its folder while something is in its place; it clears that, and takes the next try."""
+    with running_server(tmp_path) as fresh:
+        folder = fresh.store / "jetstream" / "$G" / "streams" / stream.STREAM
+        folder.parent.mkdir(parents=True)
+        folder.write_text("in the way")
+        assert ensured(fresh.url).messages == 0
+
+
 def test_whoever_comes_first_makes_it_also_at_the_same_time(server: TestServer) -> None:
     """H30."""
 

@@ -88,6 +88,12 @@ def test_a_dry_run_says_how_many_a_filter_would_touch_and_what_it_leaves_out(dat
     assert "4 dead letters of 3 leads" in do(data, "dlq", "retry", "--all", "--dry-run").stdout
 
 
+def test_a_group_that_is_none_is_no_empty_choice(data: Path) -> None:
+    answer = do(data, "dlq", "retry", "--group", "zzzzzzzz", "--dry-run")
+    assert answer.exit_code == 1
+    assert "no open dead letter is of group zzzzzzzz; `leadline dlq groups` lists them" in answer.stderr
+
+
 def test_age_is_that_of_the_last_change(data: Path) -> None:
     assert chosen(data, "--older-than", "90000d")["selected"] == 0
     assert chosen(data, "--newer-than", "99999d")["selected"] == 4

@@ -8,20 +8,22 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
 from typer.testing import CliRunner
 
 from actors.ownership import DataFolderLock, Owner
-from cli import health
+from cli import health, runner_health
 from cli.app import app
-from cli.health import Finding
+from cli.finding import Finding
 from domain import events as ev
+from outbox.position import OutboxPosition, PositionFile
+from projections import collector
 from settings import load
 from tests.support.cli_data import write_data
-from tests.support.projections_story import LeadStory, Story
+from tests.support.projections_story import LeadStory, Story, rejected
 
 
 def story_of(ago: timedelta) -> Story:
@@ -32,14 +34,20 @@ def story_of(ago: timedelta) -> Story:
     return story
 
 
-def findings(data: Path, subject: str) -> list[Finding]:
-    settings = load(env={}, overrides={"data": str(data)})
-    looks = (health.look_at_data, health.look_at_runner, health.look_at_events, health.look_at_views)
+def findings(data: Path, subject: str, more: dict[str, Any] | None = None) -> list[Finding]:
+    settings = load(env={}, overrides={"data": str(data), **(more or {})})
+    looks = (
+        health.look_at_data,
+        runner_health.look_at_runner,
+        health.look_at_events,
+        health.look_at_views,
+        health.look_at_outbox,
+    )
     return [found for look in looks for found in look(settings) if found.subject == subject]
 
 
-def only(data: Path, subject: str) -> Finding:
-    [found] = findings(data, subject)
+def only(data: Path, subject: str, more: dict[str, Any] | None = None) -> Finding:
+    [found] = findings(data, subject, more)
     return found
 
 
@@ -92,15 +100,42 @@ def test_a_clock_that_was_set_back_is_noticed_by_the_last_event(tmp_path: Path) 
     assert "in the future" in only(tmp_path, "clock").found
 
 
-@pytest.mark.parametrize(("ago", "said"), [(timedelta(minutes=5), 0), (timedelta(hours=2), 1)])
+CRM = {"targets.create_order": [{"kind": "scripted", "name": "crm"}]}
+
+
+@pytest.mark.parametrize(
+    ("ago", "kind", "mend"),
+    [
+        (timedelta(minutes=5), {}, "nothing yet"),
+        (timedelta(hours=2), {}, "look after its target"),
+        (timedelta(hours=2), {"configuration": True}, "mend its secret"),
+        (timedelta(hours=2), {"switched_off": True}, "take it up with its owner"),
+    ],
+)
 def test_a_breaker_that_opens_again_and_again_has_been_open_since_the_first_time(
-    tmp_path: Path, ago: timedelta, said: int
+    tmp_path: Path, ago: timedelta, kind: dict[str, bool], mend: str
 ) -> None:
     story = story_of(ago)
-    opened = ev.BreakerOpened("crm", 5, 5, story.now, 10, "refused")
-    story.add("breaker:crm", opened, ev.BreakerHalfOpened("crm"), opened)
+    opened = ev.BreakerOpened("create_order.crm", 5, 5, story.now, 10, "it refused", **kind)
+    story.add("breaker:create_order.crm", opened, ev.BreakerClosed("create_order.crm"))
+    story.now += timedelta(minutes=1)
+    story.add("breaker:create_order.crm", opened, ev.BreakerHalfOpened("create_order.crm"))
+    since = story.recorded[-2].at
+    story.now += timedelta(minutes=1)
+    story.add("breaker:create_order.crm", opened)
     write_data(tmp_path, story.recorded)
-    assert len(findings(tmp_path, "breaker")) == said
+    found = only(tmp_path, "breaker", CRM)
+    assert found.found == f"create_order.crm is open, not closed since {since:%Y-%m-%d %H:%M} UTC: it refused"
+    assert (found.state, found.mend.startswith(mend)) == ("warning", True)
+    assert findings(tmp_path, "breaker") == [], "the settings no longer name it"
+
+
+def test_a_breaker_that_has_closed_again_is_no_finding(tmp_path: Path) -> None:
+    story = story_of(timedelta(hours=2))
+    opened = ev.BreakerOpened("create_order.crm", 5, 5, story.now, 10, "it refused")
+    story.add("breaker:create_order.crm", opened, ev.BreakerClosed("create_order.crm"))
+    write_data(tmp_path, story.recorded)
+    assert findings(tmp_path, "breaker", CRM) == []
 
 
 def test_dead_letters_that_wait_for_long_and_what_waits_behind_them_are_said(tmp_path: Path) -> None:
@@ -111,8 +146,120 @@ def test_dead_letters_that_wait_for_long_and_what_waits_behind_them_are_said(tmp
     write_data(tmp_path, story.recorded)
     waits, behind = findings(tmp_path, "dlq")
     assert waits.found.startswith("1 have waited for more than 24 h")
-    assert behind.found.startswith("1 messages wait behind 1 dead letters")
+    assert behind.found.startswith("1 message behind 1 dead letter, 1 of them behind dead letter ")
     assert lead.dead_letter_id("m2") in behind.found
+
+
+def test_leads_that_are_stopped_are_bad_each_of_them_once(tmp_path: Path) -> None:
+    story = story_of(timedelta(minutes=5))
+    held, kept = LeadStory(story, "acme", "+1"), LeadStory(story, "acme", "+2")
+    held.add(held.received("m1"))
+    for lead in (held, kept):
+        story.add("rejects:3", ev.LeadStopped(lead.stream, "KeyError: 'x'", "", 3))
+    story.add("rejects:3", rejected("d2", lead="+2", category="lead_stopped"))
+    write_data(tmp_path, story.recorded)
+    found = only(tmp_path, "leads")
+    assert found.found == "2 leads stopped, since their code raised: acme/+1, acme/+2"
+    assert (found.state, "lead resume" in found.mend) == ("bad", True)
+
+
+@pytest.mark.parametrize(
+    ("category", "said"),
+    [("outcome_unknown", "of 1 call nobody knows"), ("compensation_failed", "could not be undone")],
+)
+def test_what_only_a_person_can_settle_is_said_at_once(tmp_path: Path, category: Any, said: str) -> None:
+    story = story_of(timedelta(minutes=5))
+    lead = LeadStory(story, "acme", "+1")
+    lead.add(lead.received("m1"), msgspec.structs.replace(lead.dead_lettered("m1"), category=category))
+    write_data(tmp_path, story.recorded)
+    found = only(tmp_path, "dlq")
+    assert (found.state, said in found.found) == ("warning", True)
+    assert lead.dead_letter_id("m1") in found.found
+    assert "dlq resolve ID --as" in found.mend
+
+
+def test_what_waits_for_a_targets_configuration_is_said(tmp_path: Path) -> None:
+    story = story_of(timedelta(minutes=5))
+    lead = LeadStory(story, "acme", "+1")
+    lead.add(lead.received("m1"), lead.deferred("m1", "target_configuration"))
+    write_data(tmp_path, story.recorded)
+    assert only(tmp_path, "work").found.startswith("1 message held up by a target's configuration")
+
+
+def test_what_is_at_work_for_hours_beside_a_runner_is_said(tmp_path: Path, lock: DataFolderLock) -> None:
+    story = story_of(timedelta(hours=3))
+    lead = LeadStory(story, "acme", "+1 2")
+    lead.add(lead.received("m1"))
+    write_data(tmp_path, story.recorded)
+    assert findings(tmp_path, "work") == [], "nobody works"
+    lock.tell(Owner(7, "working", datetime.now(UTC)))
+    found = only(tmp_path, "work")
+    assert "1 message at work for more than an hour" in found.found
+    assert "leadline lead acme '+1 2'" in found.mend
+
+
+def test_results_that_have_stopped_are_bad(tmp_path: Path) -> None:
+    write_data(tmp_path, story_of(timedelta(hours=1)).recorded)
+    with closing(PositionFile(tmp_path / "outbox.db")) as file:
+        file.write(OutboxPosition("s", "l", 2, "e"))
+        assert only(tmp_path, "outbox").state == "good"
+        file.write(OutboxPosition("s", "l", 2, "e", "event 3 cannot be read"))
+    found = only(tmp_path, "outbox")
+    assert (found.state, found.found) == ("bad", "stopped: event 3 cannot be read")
+    (tmp_path / "outbox.db").write_bytes(b"no database" * 1000)
+    found = only(tmp_path, "outbox")
+    assert (found.state, "outbox.db cannot be read" in found.found) == ("bad", True)
+
+
+def test_views_that_are_damaged_are_said_and_what_makes_them_anew(tmp_path: Path) -> None:
+    write_data(tmp_path, story_of(timedelta(hours=1)).recorded)
+    (tmp_path / "views.db").write_bytes(b"no database" * 1000)
+    found = only(tmp_path, "views")
+    assert (found.state, "leadline rebuild" in found.mend) == ("warning", True)
+
+
+@pytest.mark.parametrize(
+    ("gauges", "said"),
+    [
+        ({"journal_stalled": 1.0}, "the event store cannot be written"),
+        ({"pool_hanging": 1.0}, "1 of 2 threads hang"),
+        ({"intake_connected": 0.0}, "no connection to NATS"),
+    ],
+)
+def test_what_a_runner_says_of_itself_is_asked(
+    tmp_path: Path, lock: DataFolderLock, gauges: dict[str, float], said: str
+) -> None:
+    write_data(tmp_path, story_of(timedelta(hours=1)).recorded)
+    sound = {"journal_stalled": 0.0, "pool_hanging": 0.0, "intake_connected": 1.0}
+    now: dict[str, float] = dict(sound)
+    server = collector.serve(tmp_path / "views.db", 0, lambda: now)
+    lock.tell(Owner(7, "working", datetime.now(UTC), metrics=server.url))
+    assert only(tmp_path, "runner").state == "good"
+    now |= gauges
+    _, found = findings(tmp_path, "runner")
+    assert (found.state, said in found.found) == ("bad", True)
+    server.stop()
+    _, found = findings(tmp_path, "runner")
+    assert (found.state, "does not answer" in found.found) == ("warning", True)
+
+
+def test_an_event_that_would_keep_a_runner_from_starting_is_said_before_it_is_tried(tmp_path: Path) -> None:
+    story = story_of(timedelta(hours=1))
+    story.add("intake:3", ev.StreamRewound(3, "1.0", 9, 4, "1.1"))
+    write_data(tmp_path, story.recorded)
+    with closing(sqlite3.connect(tmp_path / "events.db")) as connection, connection:
+        connection.execute("UPDATE stored_events SET state = x'00' WHERE originator_id = 'intake:3'")
+    _, found = findings(tmp_path, "runner")
+    assert (found.state, found.found.startswith("the next one will not start: event")) == ("bad", True)
+    assert "events skip" in found.mend
+
+
+def test_a_store_that_is_none_hides_no_other_finding(tmp_path: Path) -> None:
+    (tmp_path / "events.db").write_bytes(b"no database" * 1000)
+    answer = CliRunner().invoke(app, ["--data", str(tmp_path), "--nats", "nats://127.0.0.1:9", "doctor"])
+    assert answer.exit_code == 1
+    assert "events.db cannot be read: file is not a database" in answer.stdout
+    assert "no NATS server answers" in answer.stdout
 
 
 def test_what_a_cut_off_restore_left_is_said(tmp_path: Path) -> None:

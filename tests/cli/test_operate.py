@@ -235,6 +235,16 @@ def test_a_command_that_nobody_answers_says_what_that_means(tmp_path: Path) -> N
         assert re.search(r"no answer within 0.2 s: command \S+ is in the log", asked.stderr)
 
 
+def test_status_without_anything_at_work_says_what_would_be(tmp_path: Path) -> None:
+    with running_server(tmp_path / "nats") as server:
+        common = ("--data", "data", "--nats", server.url)
+        leadline("run", "--until-idle", "--http-port", "0", *common, cwd=tmp_path)
+    asked = leadline("status", *common, cwd=tmp_path)
+    assert asked.returncode == 1
+    assert "no runner works on data either: `leadline up` starts both" in asked.stderr
+    assert asked.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("command", [("run",), ("publish", "-"), ("status",), ("lead", "resume", "a", "b")])
 def test_no_server_is_one_clear_line(tmp_path: Path, command: tuple[str, ...]) -> None:
     refused = leadline(*command, "--nats", "nats://127.0.0.1:9", "--data", "data", cwd=tmp_path, given=LINES)

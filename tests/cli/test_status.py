@@ -35,6 +35,7 @@ def test_another_leads_messages_are_at_work_all_the_same() -> None:
     status = seen(row("m1", "target configuration"), row("m2", "its turn", "l2"), row("m3", "retry", "l3"))
     assert [waits["message_id"] for waits in status.waiting_for_person] == ["m1"]
     assert status.open == ["2 messages are at work"]
+    assert seen(row("m1", "retry")).open == ["1 message is at work"]
 
 
 @pytest.mark.parametrize(

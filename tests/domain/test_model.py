@@ -16,13 +16,14 @@ from domain.events import (
     ActionCompensated,
     ActionExecuted,
     CommandRefused,
+    DeadLetterResolved,
     MessageCompleted,
     MessageDeadLettered,
 )
 from domain.outcomes import Done, Failed, FailedForGood, Misconfigured, NotCalled, Unknown
 from domain.ports import ActionCall
 from tests.support.domain_given import T0, Story, dead_letter_id, message
-from tests.support.domain_model import PUT_OFF, Lead
+from tests.support.domain_model import PUT_OFF, Lead, Message
 from tests.support.domain_rules import playbook
 
 INTENTS = (
@@ -58,6 +59,8 @@ CLASS = ONE | st.lists(ONE, min_size=2, max_size=3).map(tuple)
 CLASSES = st.fixed_dictionaries(
     {"create_order": CLASS, "notify_sales": CLASS}, optional=dict.fromkeys(OTHERS, CLASS)
 )
+#: What a person may say of a dead letter.
+SAID = st.sampled_from(["done", "undone", "retry", "skip", None])
 
 
 class BesideItsModel(RuleBasedStateMachine):
@@ -112,6 +115,33 @@ class BesideItsModel(RuleBasedStateMachine):
         refused = self._told(co.DiscardDeadLetter, name)
         assert refused is not self.model.discard(name)
 
+    @rule(which=st.integers(0, 9), said=SAID)
+    @precondition(lambda self: self.model.letters)
+    def a_person_resolves(self, which: int, said: Any) -> None:
+        self._resolves(self._ended(which), said)
+
+    @rule(well=st.integers(0, 3), undone=st.booleans(), said=SAID)
+    @precondition(lambda self: self.is_out)
+    def it_goes_wrong_and_a_person_says(self, well: int, *, undone: bool, said: Any) -> None:
+        """After steps that go well one does not; what stands then is undone, or fails to be."""
+        head = self.model.queue[0]
+        for _ in range(well):
+            if self._is_out(head):
+                self._ends("done")
+        if self._is_out(head):
+            self._ends("unknown" if self.model.class_of(head) == "once" else "failed for good")
+        while self._is_out(head) and head.undo:
+            self._ends("done" if undone else "failed for good")
+        if head.name in self.model.letters:
+            self._resolves(head.name, said)
+
+    @rule(reason=st.sampled_from(["", "", "busy", "breaker", "target_configuration"]))
+    @precondition(lambda self: any("once" in classes for classes in self.model.classes.values()))
+    def turns_are_short_or_not(self, reason: Any) -> None:
+        """From now on; who waits learns of it when its wait is over."""
+        self.story.refusal = NotCalled(10_000_000, reason) if reason else None
+        self.model.refused = reason
+
     @invariant()
     def both_do_the_same_next(self) -> None:
         step = lead.next_step(self.story.state, self.story.now)
@@ -137,6 +167,9 @@ class BesideItsModel(RuleBasedStateMachine):
                 ended[event.message_id] = "completed"
             elif isinstance(event, MessageDeadLettered):
                 ended[event.message_id] = event.category
+            elif isinstance(event, DeadLetterResolved):
+                if event.outcome == "done" and not event.requeued:
+                    ended[event.message_id or ""] = "completed"
             elif isinstance(event, ActionExecuted):
                 made[event.task.task_id] = f"{event.message_id} {event.action}"
                 tasks.append(made[event.task.task_id])
@@ -153,6 +186,9 @@ class BesideItsModel(RuleBasedStateMachine):
     @property
     def is_waiting(self) -> bool:
         return isinstance(lead.next_step(self.story.state, self.story.now), lead.Wait)
+
+    def _is_out(self, message: Message) -> bool:
+        return self.is_out and self.model.queue[0] is message
 
     def _receive(self, name: str, intent: str, confidence: float) -> None:
         self.story.receive(message(name, intent, confidence=confidence, entities={"product": "tea"}))
@@ -181,6 +217,8 @@ class BesideItsModel(RuleBasedStateMachine):
                 for _ in range(1 if end == "throttled" else PUT_OFF):
                     if self.is_waiting:
                         self._wait(0)
+                    if not self.is_out:  # it has no turn
+                        return
                     self.story.answer(Failed("429", throttled=True))
                     self.model.throttled()
                     if self.model.queue[:1] != [head] or not head.put_off:
@@ -200,15 +238,21 @@ class BesideItsModel(RuleBasedStateMachine):
         names = list(self.model.letters) or list(self.model.ended)
         return names[which % len(names)] if which else next(iter(self.model.ended))
 
-    def _told(self, kind: Any, name: str) -> bool:
+    def _resolves(self, name: str, said: Any) -> None:
+        refused = self._told(co.ResolveDeadLetter, name, outcome=said)
+        assert refused is not self.model.resolve(name, said)
+
+    def _told(self, kind: Any, name: str, **fields: Any) -> bool:
         """Whether the command is refused."""
         self.commands += 1
-        command = kind(command_id=f"c{self.commands}", by="ann", dead_letter_id=dead_letter_id(name))
+        command = kind(
+            command_id=f"c{self.commands}", by="ann", dead_letter_id=dead_letter_id(name), **fields
+        )
         return any(isinstance(event, CommandRefused) for event in self.story.command(command))
 
 
 TestBesideItsModel = BesideItsModel.TestCase
 TestBesideItsModel.pytestmark = [pytest.mark.timeout(600)]  # type: ignore[attr-defined]
 TestBesideItsModel.settings = settings(
-    max_examples=150, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=250, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -14,7 +16,7 @@ from domain import events as ev
 from domain.errors import Rejected
 from domain.events import CommandRefused, Event, MessageRejected, Place, Recorded
 from domain.messages import MAX_MESSAGE_BYTES, payload_bytes, printable_payload
-from domain.rejects import RejectsState
+from domain.rejects import RejectRow, RejectsState
 from tests.support.domain_given import INCARNATION, T0, names
 
 PARTITION = "rejects:3"
@@ -55,6 +57,8 @@ class Partition:
     def __init__(self) -> None:
         self.state = RejectsState(PARTITION)
         self.history: list[Recorded] = []
+        self.now = T0
+        self.forgotten = False
 
     def reject(self, event: MessageRejected, at: Place, *, redriven: bool = False) -> Sequence[Event]:
         return self._record(
@@ -65,7 +69,26 @@ class Partition:
         return self._record(rejects.stop(self.state, ev.LeadStopped(LEAD, "KeyError", "stack", 3)))
 
     def command(self, command: co.PersonsCommand, *, unreadable: str = "") -> Sequence[Event]:
-        return self._record(rejects.decide(self.state, LEAD, command, unreadable), place(99))
+        if isinstance(command, co.ResumeLead):
+            return self._record(rejects.resume(self.state, LEAD, command, self.kept()), place(99))
+        row = self.row(getattr(command, "dead_letter_id", ""))
+        return self._record(rejects.decide(self.state, LEAD, command, row, unreadable), place(99))
+
+    def event(self, version: int) -> Any:
+        return self.history[version - 1].event
+
+    def row(self, dead_letter_id: str = "") -> RejectRow | None:
+        held = rejects.find(self.state, dead_letter_id or ID)
+        if held is None:
+            return None
+        return rejects.row_of(held, self.event(held.rejected), self.event(held.body))
+
+    def kept(self) -> list[str]:
+        mail = [self.event(version).dead_letter_id for version in self.state.mail.get(LEAD, ())]
+        return [dead_letter_id for dead_letter_id in mail if self.row(dead_letter_id)]
+
+    def answer(self, command_id: str) -> tuple[str, tuple[str, ...]]:
+        return rejects.answer_of(self.event(self.state.commands[command_id]))
 
     @property
     def refusal(self) -> str:
@@ -75,15 +98,23 @@ class Partition:
 
     def _record(self, events: Sequence[Event], at: Place | None = None) -> Sequence[Event]:
         for event in events:
-            recorded = Recorded(PARTITION, len(self.history) + 1, event, "id", T0, place=at)
+            recorded = Recorded(PARTITION, len(self.history) + 1, event, "id", self.now, place=at)
             self.history.append(recorded)
             self.state = rejects.evolve(self.state, recorded)
+        if not self.forgotten:
+            self._check_rebuilt()
+        return events
+
+    def forget(self, position: int) -> Sequence[str]:
+        self.forgotten = True
+        return rejects.forget(self.state, position)
+
+    def _check_rebuilt(self) -> None:
         rebuilt = RejectsState(PARTITION)
         for recorded in self.history:
             name, row = codec.encode(recorded)
             rejects.evolve(rebuilt, codec.decode(name, row, PARTITION, recorded.version))
         assert msgspec.to_builtins(rebuilt) == msgspec.to_builtins(self.state)
-        return events
 
 
 def with_one() -> Partition:
@@ -115,7 +146,8 @@ def test_a_rejects_id_follows_from_incarnation_and_sequence() -> None:
 
 def test_a_reject_of_another_subject_is_not_to_be_had_whoever_knows_its_id() -> None:
     partition = with_one()
-    [refused] = rejects.decide(partition.state, "lead:globex-bank:lead-1", co.DiscardDeadLetter(**told()), "")
+    discard = co.DiscardDeadLetter(**told())
+    [refused] = rejects.decide(partition.state, "lead:globex-bank:lead-1", discard, partition.row(), "")
     assert isinstance(refused, CommandRefused)
     assert refused.reason == "there is no open reject with this id"
 
@@ -125,7 +157,7 @@ def test_a_body_that_is_amended_can_be_sent_back() -> None:
     assert names(partition.command(amend('{"a":1}'))) == ["DeadLetterAmended"]
     retried = partition.command(co.RetryDeadLetter(**told("c2")))
     assert retried == (ev.DeadLetterRetried(ID, None, 2, "c2", "ann", ""),)
-    assert partition.state.commands["c2"] == ("", (ID,))
+    assert partition.answer("c2") == ("", (ID,))
 
 
 def test_what_still_cannot_be_taken_is_not_sent_back() -> None:
@@ -140,7 +172,9 @@ def test_what_comes_back_refused_falls_into_its_own_row() -> None:
     again = rejected(reason="unknown business")
     assert names(partition.reject(again, place(99), redriven=True)) == ["MessageRejected"]
     assert partition.reject(again, place(99), redriven=True) == ()
-    assert partition.state.rows[ID].run == 2
+    row = partition.row()
+    assert row is not None
+    assert (row.run, row.state) == (2, "open")
     assert names(partition.command(co.RetryDeadLetter(**told("c2")))) == ["DeadLetterRetried"]
 
 
@@ -183,7 +217,9 @@ def test_only_the_body_of_a_reject_can_be_amended() -> None:
 def test_an_amended_body_may_be_given_as_bytes() -> None:
     partition = with_one()
     partition.command(amend("base64:" + "QUJD" * 10))
-    assert partition.state.rows[ID].size == 30
+    row = partition.row()
+    assert row is not None
+    assert (row.size, row.payload) == (30, "base64:" + "QUJD" * 10)
 
 
 def test_a_command_is_not_redriven() -> None:
@@ -198,7 +234,7 @@ def test_a_command_is_answered_from_the_record_by_its_id() -> None:
     partition.command(co.RetryDeadLetter(**told()))
     partition.reject(rejected(), place(1))
     assert partition.command(co.RetryDeadLetter(**told())) == ()
-    assert partition.state.commands["c1"][0] == "there is no open reject with this id"
+    assert partition.answer("c1")[0] == "there is no open reject with this id"
 
 
 def test_a_task_is_no_rejects_business() -> None:
@@ -251,6 +287,72 @@ def test_a_lead_that_stops_again_keeps_its_mail_in_order() -> None:
     event = partition.command(co.ResumeLead(command_id="c2", by="ann"))[0]
     assert isinstance(event, ev.LeadResumed)
     assert event.dead_letter_ids == tuple(rejects.reject_id(place(n)) for n in (1, 2, 3, 5))
+
+
+# what is forgotten
+
+
+def test_what_is_below_the_position_is_forgotten_and_known_all_the_same() -> None:
+    partition = Partition()
+    for n in range(1, 11):
+        partition.reject(rejected(n), place(n))
+    partition.forget(7)
+    assert partition.state.sequences == {8, 9, 10}
+    for n in range(1, 11):
+        assert partition.reject(rejected(n), place(n)) == ()
+    assert names(partition.reject(rejected(11), place(11))) == ["MessageRejected"]
+    assert names(partition.reject(rejected(3), place(3, "another.0"))) == ["MessageRejected"]
+    assert names(partition.reject(rejected(4), place(4, "another.0"))) == ["MessageRejected"]
+
+
+def test_what_came_late_is_no_repeat_of_what_was_forgotten() -> None:
+    """A lead's mail that was held while others of its partition were rejected: no position has passed it."""
+    partition = Partition()
+    for n in (1, 2, 4, 5):
+        partition.reject(rejected(n), place(n))
+    partition.forget(2)
+    assert names(partition.reject(rejected(3), place(3))) == ["MessageRejected"]
+    assert partition.reject(rejected(3), place(3)) == ()
+
+
+def test_commands_and_what_they_sent_back_are_remembered_for_nine_days() -> None:
+    partition = with_one()
+    partition.reject(rejected(2), place(2))
+    partition.command(co.RetryDeadLetter(**told()))
+    partition.now += timedelta(days=9)
+    partition.command(co.DiscardDeadLetter(**told("c2")))
+    assert list(partition.forget(0)) == []
+    assert set(partition.state.commands) == {"c1", "c2"}
+    partition.now += timedelta(days=1)
+    partition.command(co.DiscardDeadLetter(**told("c3")))
+    assert list(partition.forget(0)) == ["c1"]
+    assert partition.row() is None
+    assert partition.row(rejects.reject_id(place(2))) is not None
+    assert set(partition.state.commands) == {"c2", "c3"}
+
+
+def test_an_open_reject_costs_less_than_128_bytes_and_a_settled_one_nothing() -> None:
+    state, count = RejectsState(PARTITION), 20_000
+    reasons = "not JSON", "unknown business"
+    tracemalloc.start()
+    try:
+        for n in range(1, count + 1):
+            event = rejected(n, reason=reasons[n % 2], message_id=f"m{n}", payload="x" * 200)
+            rejects.evolve(state, Recorded(PARTITION, n, event, f"id-{n}", T0, place=place(n)))
+            if n % 1000 == 0:
+                rejects.forget(state, n)
+        held, _ = tracemalloc.get_traced_memory()
+        assert held < 128 * count
+        for n in range(1, count + 1):
+            discarded = ev.DeadLetterDiscarded(rejects.reject_id(place(n)), None, f"c{n}", "ann", "")
+            at = T0 + timedelta(minutes=n)
+            rejects.evolve(state, Recorded(PARTITION, count + n, discarded, f"id-{n}", at))
+            if n % 1000 == 0:
+                rejects.forget(state, count)
+        assert state.rows == {}
+        assert len(state.commands) < count
+    finally:
+        tracemalloc.stop()
 
 
 # bodies as they are kept

@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from actors import jetstream
 from actors.ownership import DataFolderLock
-from actors.stream import OutLimits
+from actors.stream import OUT_STREAM, OutLimits
 from outbox import run as run_module
 from outbox.position import read_position, settle
 from outbox.relay import RelaySettings
 from outbox.run import OutboxParts, run_outbox
 from tests.support.eventually import eventually
+from tests.support.log import with_client
 from tests.support.nats import TestServer, running_server
 from tests.support.outbox import out
 from tests.support.projections_log import MemoryLog
@@ -68,6 +70,20 @@ def test_it_makes_its_stream_and_what_was_recorded_before_it_came_is_out(
         eventually(lambda: read_position(made.position).position == 15)  # type: ignore[union-attr]
     assert [one.message_id for one in out(server.url, "results")] == ["m0", "m1", "m2"]
     assert log.closed
+
+
+def test_a_stream_deleted_under_it_is_made_again_and_nothing_is_left_out(
+    tmp_path: Path, log: MemoryLog, server: TestServer
+) -> None:
+    made = parts(tmp_path, log, server.url)
+    later = Story()
+    LeadStory(later, lead="later").whole("m3")
+    with working(made):
+        eventually(lambda: len(out(server.url, "results")) == 3)
+        with_client(server.url, lambda client: jetstream.call(client, f"STREAM.DELETE.{OUT_STREAM}"))
+        eventually(lambda: not list(server.store.rglob(OUT_STREAM)))
+        log.append(*later.recorded)
+        eventually(lambda: [one.message_id for one in out(server.url, "results")] == ["m3"])
 
 
 def test_two_over_one_folder_work_one_after_the_other(

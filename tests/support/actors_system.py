@@ -37,7 +37,6 @@ from domain.breaker import BreakerPolicy
 from domain.commands import PersonsCommand, encode_command
 from domain.events import Event, Recorded
 from domain.ports import ActionCall, Target
-from domain.rejects import stopped_leads
 from domain.retry import RetryPolicy
 from tests.support.actors_outside import HeldTarget, KeptReplies, ManualClock, Timers
 from tests.support.domain_rules import Classes, playbook, routes_of
@@ -280,6 +279,7 @@ class ActorSystem:
             next_event_id=lambda: f"{nonce}-{next(numbers):x}",
             tell=self.directory.tell,
             load=self.store.stream,
+            backwards=self.store.backwards,
             snapshot=self.store.snapshot,
             keep=self.journal.keep,
         )
@@ -287,6 +287,7 @@ class ActorSystem:
             actor = BreakerActor(target, recording, self.calls, self.timers.arm, self._died)
             self.breakers[name] = actor
             self.directory.install(actor)
+            actor.load()
         stopped, resuming = self._install_rejects(recording)
         parts = LeadParts(
             recording=recording,
@@ -311,6 +312,8 @@ class ActorSystem:
             still_stopped=self.directory.still_stopped,
             tell=self.directory.tell,
             answered=self.directory.answered,
+            answer_in=self.store.answer_in,
+            read_position=self.store.read_position,
             on_death=self._died,
         )
         stopped: set[str] = set()
@@ -318,9 +321,8 @@ class ActorSystem:
         for partition in range(PARTITIONS):
             actor = RejectsActor(partition, parts)
             actor.load()
-            stopped |= stopped_leads(actor.state)
-            position = self.store.read_position(position_name(partition, INCARNATION)) or 0
-            resuming |= {s for s, place in actor.state.resumed.items() if place.sequence > position}
+            stopped |= actor.stopped_leads()
+            resuming |= actor.being_resumed()
             self.rejects.append(actor)
             self.directory.install(actor)
         return stopped, resuming

@@ -12,12 +12,12 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
-from domain import codec, lead
+from domain import codec, lead, turns
 from domain.commands import Command, EndWait, InterruptAction, PersonsCommand, ReceiveMessage, RecordOutcome
 from domain.events import ActionDeferred, ActionStarted, Event, Place, Recorded
 from domain.lead import LeadState, Wait
 from domain.messages import IncomingMessage
-from domain.outcomes import Outcome
+from domain.outcomes import NotCalled, Outcome
 from domain.playbook import Playbook
 from domain.ports import ActionCall
 from domain.tokens import derived_id, lead_stream
@@ -66,6 +66,8 @@ class Story:
         self.state = LeadState(STREAM)
         self.sequence = 0
         self.rebuilds = rebuilds
+        #: What calls that need a turn are told; None where there is one.
+        self.refusal: NotCalled | None = None
 
     def receive(self, incoming: IncomingMessage | str, **fields: Any) -> Sequence[Event]:
         """The message comes at the next place of the log."""
@@ -94,13 +96,20 @@ class Story:
     def tell(self, command: Command | PersonsCommand, *, place: Place | None = None) -> Sequence[Event]:
         """Decide, then follow until the lead is at rest; the events of all of it."""
         before = len(self.history)
-        self.record(lead.decide(self.state, command, self.rules, now=self.now, place=place), place)
+        decided = lead.decide(self.state, command, self.rules, now=self.now, place=place)
+        self.record(self._in_turn(decided), place)
         while events := lead.follow(self.state, self.rules, self.now):
-            self.record(events)
+            self.record(self._in_turn(events))
             assert len(self.history) - before < ENDLESS, "the lead does not come to rest"
         if self.rebuilds:
             assert_same(self.state, self.rebuilt())
         return [recorded.event for recorded in self.history[before:]]
+
+    def _in_turn(self, events: Sequence[Event]) -> Sequence[Event]:
+        begun = turns.asked_by(self.state, events)
+        if begun is None or self.refusal is None:
+            return events
+        return turns.turned_away(self.state, begun, self.refusal, self.rules, self.now)
 
     def record(self, events: Sequence[Event], place: Place | None = None) -> None:
         """What happened happens: in the history and in the state."""

@@ -1,4 +1,4 @@
-"""A lead as the design's table and saga paragraph describe it, in a hundred lines and without events.
+"""A lead as the design's table and saga paragraph describe it, with what a person may say, and without events.
 
 It shares nothing with `domain/` but words, keeps no history, and knows no keys: what is to be done next, what stands,
 and how each message ended. A test compares it with the real lead after every step. An action has no target, one, or
@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 CALLS = 4
 PUT_OFF = 20
 WAIT_FOR_BREAKER = 15 * 60.0
+#: What can be said of a step only where one is open.
+_OPEN_ONLY = ("retry", "skip")
 
 #: (intent, band) → its actions; a missing intent is nobody's.
 _PLANS = {
@@ -47,6 +49,7 @@ class Message:
     done: list[int] = field(default_factory=list)
     undone: list[int] = field(default_factory=list)
     stuck: list[int] = field(default_factory=list)
+    left_out: list[int] = field(default_factory=list)
     failed: str = ""
     unknown: int | None = None
     #: The call: place, whether it undoes, failures so far, "out" or what it waits for, and the last moment for it.
@@ -56,7 +59,16 @@ class Message:
     put_off: int = 0
     waits: str = ""
     deadline: float | None = None
-    settled: bool = False
+
+    @property
+    def comes_next(self) -> int:
+        """The first place that is neither done nor left out; beyond the last one at the end."""
+        return next((n for n in range(len(self.plan)) if n not in self.done + self.left_out), len(self.plan))
+
+    @property
+    def is_open(self) -> bool:
+        """A person has to say what became of a step."""
+        return self.unknown is not None or bool(self.stuck)
 
     def begin_again(self) -> None:
         fresh = Message(self.name, self.intent, self.confidence)
@@ -74,6 +86,8 @@ class Lead:
         self.known: set[str] = set()
         self.tasks: list[str] = []
         self.now = 0.0
+        #: Why a call that needs a turn has none; "" where there is one.
+        self.refused = ""
 
     # What happens.
 
@@ -93,7 +107,7 @@ class Lead:
         head = self._at_call()
         head.failures += 1
         again = head.undo or not (
-            self._class(head) == "once" and head.plan[head.at or 0][0] == "create_order"
+            self.class_of(head) == "once" and head.plan[head.at or 0][0] == "create_order"
         )
         if for_good or head.failures >= CALLS or not again:
             self._gives_up(head, "action_failed")
@@ -114,24 +128,19 @@ class Lead:
     def unknown(self) -> None:
         """It may have happened."""
         head = self._at_call()
-        if self._class(head) != "once":
+        if self.class_of(head) != "once":
             self.failed()
             return
         self._nobody_knows(head)
 
     def held_back(self, reason: str) -> None:
-        head = self._at_call()
-        head.waits = reason
-        if reason == "breaker":
-            head.deadline = head.deadline if head.deadline is not None else self.now + WAIT_FOR_BREAKER
-        else:
-            head.deadline = None
+        self._waits(self._at_call(), reason)
         self._go_on()
 
     def lost(self) -> None:
         """The process died during the call."""
         head = self._at_call()
-        if self._class(head) == "once":
+        if self.class_of(head) == "once":
             self._nobody_knows(head)
 
     def waited(self) -> None:
@@ -140,13 +149,13 @@ class Lead:
         if head.deadline is not None and self.now >= head.deadline:
             self._gives_up(head, "breaker_open")
         else:
-            head.waits = "out"
+            self._begins(head)
         self._go_on()
 
     def retry(self, name: str) -> bool:
         """False where it is refused."""
         message, _ = self.letters.get(name, (None, ""))
-        if message is None or message.unknown is not None or message.stuck:
+        if message is None or message.is_open:
             return False
         del self.letters[name]
         message.begin_again()
@@ -157,7 +166,68 @@ class Lead:
     def discard(self, name: str) -> bool:
         return self.letters.pop(name, None) is not None
 
+    def resolve(self, name: str, said: str | None) -> bool:
+        """False where it is refused. What each word means stands in a table of `docs/operating.md`."""
+        message, _ = self.letters.get(name, (None, ""))
+        if message is None or (
+            message.is_open if said is None else not message.is_open and said in _OPEN_ONLY
+        ):
+            return False
+        if message.unknown is not None:
+            self._settle_unknown(message, said or "")
+        else:
+            self._settle_stuck(message, said or "done")
+        self._go_on()
+        return True
+
+    def _settle_unknown(self, message: Message, said: str) -> None:
+        place, message.unknown, message.failed = message.unknown or 0, None, ""
+        if said == "undone":
+            message.failed = "action_failed"
+            if message.done:
+                self._works_again(message)
+            return
+        if said == "done":
+            message.at = place
+            self._stands(message)
+            if message.comes_next == len(message.plan):
+                self._is_completed(message)
+                return
+        elif said == "skip":
+            action, _ = message.plan[place]
+            message.left_out += [n for n in range(place, len(message.plan)) if message.plan[n][0] == action]
+        self._works_again(message)
+
+    def _settle_stuck(self, message: Message, said: str) -> None:
+        """Compensations failed, or nothing is open."""
+        if said == "done":
+            self._is_completed(message)
+        elif said == "skip":
+            del self.letters[message.name]
+        elif said == "undone":
+            for place in message.stuck:
+                message.at = place
+                self._is_undone(message)
+            message.stuck = []
+        else:
+            message.stuck, message.failed = [], "action_failed"
+            self._works_again(message)
+
+    def _works_again(self, message: Message) -> None:
+        del self.letters[message.name]
+        self.queue.append(message)
+
+    def _is_completed(self, message: Message) -> None:
+        del self.letters[message.name]
+        self.ended[message.name] = "completed"
+
     # What follows.
+
+    def class_of(self, head: Message) -> str:
+        """The idempotency class of the target that its call is for."""
+        assert head.at is not None
+        action, part = head.plan[head.at]
+        return self.classes[action][part]
 
     def _go_on(self) -> None:
         while self.queue:
@@ -174,29 +244,38 @@ class Lead:
                     self._dies(head)
                     continue
                 head.at, head.undo = left[0], True
-            elif len(head.done) == len(head.plan):
+            elif head.comes_next == len(head.plan):
                 self.queue.pop(0)
                 self.ended[head.name] = "completed"
                 continue
             else:
-                head.at, head.undo = len(head.done), False
+                head.at, head.undo = head.comes_next, False
             head.failures, head.put_off, head.deadline = 0, 0, None
             if head.plan[head.at][0] in self.classes:
-                head.waits = "out"
+                self._begins(head)
             elif head.undo:
                 self._is_undone(head)
             else:
                 self._stands(head)
 
+    def _begins(self, head: Message) -> None:
+        """The call goes out, or waits for its turn where it needs one."""
+        if self.refused and self.class_of(head) == "once":
+            self._waits(head, self.refused)
+        else:
+            head.waits = "out"
+
+    def _waits(self, head: Message, reason: str) -> None:
+        head.waits = reason
+        if reason != "breaker":
+            head.deadline = None
+        elif head.deadline is None:
+            head.deadline = self.now + WAIT_FOR_BREAKER
+
     def _at_call(self) -> Message:
         head = self.queue[0]
         assert head.waits == "out"
         return head
-
-    def _class(self, head: Message) -> str:
-        assert head.at is not None
-        action, part = head.plan[head.at]
-        return self.classes[action][part]
 
     def _stands(self, head: Message) -> None:
         assert head.at is not None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sqlite3
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import nats
@@ -111,6 +112,16 @@ def test_a_database_that_is_none_is_said(house: Leadline) -> None:
     house.data.mkdir()
     (house.data / "events.db").write_bytes(b"this is no database" * 500)
     assert_one_line(house.cli("run", "--http-port", "0"), 1, "events.db")
+
+
+def test_the_doctor_says_that_the_store_cannot_be_written_while_the_runner_waits(house: Leadline) -> None:
+    house.run()
+    with closing(sqlite3.connect(house.data / "events.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        house.publish([message("m-1")])
+        eventually(lambda: "journal stalled" in house.cli("doctor").out, within=PATIENCE, every=0.5)
+    eventually(lambda: "journal stalled" not in house.cli("doctor").out, within=PATIENCE, every=0.5)
+    assert len(view(house.data, "tasks")) == 1
 
 
 def free_port() -> int:

@@ -166,11 +166,12 @@ def install() -> None:
 
 def _install_elsewhere(seams: Seams) -> None:
     import runner  # noqa: PLC0415
-    from actors import journal, recording  # noqa: PLC0415
+    from actors import journal, recording, rejects  # noqa: PLC0415
     from outbox import position  # noqa: PLC0415
     from projections import store  # noqa: PLC0415
 
     recording.LONG = LONG
+    rejects.FORGET_AT = LONG
     _wrap(journal, "EventRecorder.insert_events", _store(seams))
     _wrap(journal, "EventRecorder.insert_tracking", _store(seams))
     _wrap(runner, "SystemClock.now", _clock(seams))
