@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import shutil
 from collections.abc import Callable
 from datetime import timedelta
@@ -19,8 +20,9 @@ from tests.verify import faults, invariants
 from tests.verify.evidence import Evidence
 from tests.verify.invariants import Invariant
 from tests.verify.round import Plan, play
-from tests.verify.workload import BUSINESSES
+from tests.verify.workload import BUSINESSES, PARKS
 
+LEADS_THAT_PARK = f"lead:{PARKS[0]}:"
 #: A seed whose conditions have a target that may be called once.
 SEED = 5
 
@@ -213,6 +215,77 @@ def no_target_sees_another_businesss_calls(found: Evidence) -> None:
     found.ledger[0] = line._replace(business_id=other)
 
 
+def no_deadline_is_set_for_a_configuration(found: Evidence) -> None:
+    at = where(found, ev.ActionDeferred, lambda event: event.reason == "target_configuration")
+    changed(found, at, deadline=found.events[at].at)
+
+
+def parking_lead(found: Evidence) -> list[int]:
+    """Indexes of the plans of the first lead of a parking business that has two messages planned."""
+    for stream in {recorded.stream for recorded in found.events}:
+        at = of_lead(found, stream, ev.IntentDetected)
+        if stream.startswith(LEADS_THAT_PARK) and len(at) >= 2:
+            return at
+    raise LookupError("no lead of a parking business has two messages")
+
+
+def nothing_passes_an_open_dead_letter(found: Evidence) -> None:
+    """The first message is a dead letter just before the second begins."""
+    first_one, second = parking_lead(found)[:2]
+    message_id = found.events[first_one].event.message_id  # type: ignore[attr-defined]
+    letter = ev.MessageDeadLettered(
+        "d", message_id, "l", "b", "t", 1, "action_failed", "500", "{}", parks=True
+    )
+    found.events.insert(second, msgspec.structs.replace(found.events[second], event=letter))
+
+
+def what_waited_follows_in_order(found: Evidence) -> None:
+    """Of two messages that were both there, the later one begins first."""
+    for stream in {
+        recorded.stream for recorded in found.events if recorded.stream.startswith(LEADS_THAT_PARK)
+    }:
+        received = of_lead(found, stream, ev.MessageReceived)
+        begun = of_lead(found, stream, ev.IntentDetected)
+        if len(begun) > 1 and len(received) > 1 and received[1] < begun[0]:
+            return swapped(found, *begun[:2])
+    raise LookupError("no lead of a parking business had two messages at once")
+
+
+def out_of(found: Evidence, kind: str, number: int = 1) -> list[int]:
+    """Indexes of the messages of a kind of the first subject of LEADS_OUT that has so many."""
+    for subject in {one.subject for one in found.out if one.kind == kind}:
+        at = [n for n, one in enumerate(found.out) if one.subject == subject]
+        if len({found.out[n].event for n in at}) >= number:
+            return at
+    raise LookupError(f"no lead has {number} {kind}")
+
+
+def what_is_out_is_what_its_event_says(found: Evidence) -> None:
+    """Another business's lead is told."""
+    [at, *_] = out_of(found, "replies")
+    one = found.out[at]
+    other = next(name for name in BUSINESSES if name != one.body["business_id"])
+    found.out[at] = one._replace(subject=one.subject.replace(one.body["business_id"], other))
+
+
+def results_come_in_the_order_of_their_leads_events(found: Evidence) -> None:
+    one, other, *_ = out_of(found, "results", 2)
+    found.out[one], found.out[other] = found.out[other], found.out[one]
+
+
+def each_reply_is_out_once_and_in_order(found: Evidence) -> None:
+    found.out.append(found.out[out_of(found, "replies")[0]])
+
+
+def what_the_outbox_has_passed_is_out(found: Evidence) -> None:
+    del found.out[out_of(found, "replies")[0]]
+
+
+def every_disposition_is_told_and_every_reply_sent_or_a_task(found: Evidence) -> None:
+    gone = found.out[out_of(found, "results")[0]].event
+    found.out[:] = [one for one in found.out if one.event != gone]
+
+
 def what_was_confirmed_is_in_the_log(found: Evidence) -> None:
     found.confirmed[0] = found.confirmed[0]._replace(body=b"{}")
 
@@ -279,4 +352,4 @@ def test_an_invariant_says_what_was_falsified_and_nothing_of_the_truth(
     assert all(sentence for sentence in sentences)
 
 
-FIELDS = ("data", "businesses", "confirmed", "log", "events", "positions", "views", "ledger", "snapshots")
+FIELDS = tuple(field.name for field in dataclasses.fields(Evidence))

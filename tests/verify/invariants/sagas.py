@@ -13,7 +13,7 @@ from domain.lead import LeadState
 from domain.rejects import RejectsState
 from domain.snapshots import Snapshots
 from domain.tokens import lead_of_stream
-from projections.unfinished import WAITS_FOR_PERSON
+from projections.unfinished import waits_for_person
 from tests.support import domain_invariants as rules
 from tests.verify.evidence import Evidence
 
@@ -61,7 +61,7 @@ def what_has_not_ended_is_named_with_what_it_waits_for(evidence: Evidence) -> It
         yield f"{key} is named as unfinished ({rows[key]['waiting_for']}), and has ended"
     for business, lead_id in {key[:2] for key in rows}:
         waits = {row["waiting_for"] for key, row in rows.items() if key[:2] == (business, lead_id)}
-        if not waits & WAITS_FOR_PERSON:
+        if not any(map(waits_for_person, waits)):
             yield f"{business}/{lead_id} waits for {sorted(waits)}, and nothing is at work"
 
 
