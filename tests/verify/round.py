@@ -186,6 +186,7 @@ def counted(found: Evidence) -> Counter[str]:
     repeated = len(found.out) - len({one.headers.get("Nats-Msg-Id") for one in found.out})
     behind = sum(event.behind is not None for _, event in evidence.of_type(found.events, ev.MessageReceived))
     expired = len(evidence.of_type(found.events, ev.ReplyExpired))
+    opened = [event for _, event in evidence.of_type(found.events, ev.BreakerOpened)]
     return Counter(
         {
             "results in LEADS_OUT": kinds["results"],
@@ -193,10 +194,9 @@ def counted(found: Evidence) -> Counter[str]:
             "replies in LEADS_OUT": kinds["replies"],
             "replies that came too late": expired,
             "messages that waited behind a dead letter": behind,
-            "breakers opened": len(evidence.of_type(found.events, ev.BreakerOpened)),
-            "breakers opened for their configuration": sum(
-                event.configuration for _, event in evidence.of_type(found.events, ev.BreakerOpened)
-            ),
+            "breakers opened": len(opened),
+            "breakers opened for their configuration": sum(event.configuration for event in opened),
+            "targets switched off until the next start": sum(event.switched_off for event in opened),
         }
     )
 
