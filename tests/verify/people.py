@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +28,8 @@ from tests.verify.world import World, patiently
 LOOK_SECONDS = 0.3
 #: The same where others wait for them, and nothing else is to do.
 HURRY_SECONDS = 0.1
+#: A request may be under way when its caller has given up on it: nobody asks a target sooner.
+ASK_AFTER_SECONDS = 1.0
 #: Dead letters and tasks that are dealt with in one look.
 AT_ONCE = 4
 
@@ -54,6 +57,8 @@ class People:
         self._number = 0
         #: (dead letter, when its row last changed) that were dealt with.
         self._dealt_with: set[tuple[str, str]] = set()
+        #: The same → when it was first seen.
+        self._seen: dict[tuple[str, str], float] = {}
         self._over = threading.Event()
         self._hurry = threading.Event()
         self._thread = threading.Thread(target=self._run, name="people", daemon=True)
@@ -82,7 +87,7 @@ class People:
         if not views.exists():
             return
         letters = query(views, _LETTERS)
-        fresh = [row for row in letters if (row["id"], row["updated_at"]) not in self._dealt_with]
+        fresh = [row for row in letters if self._can_be_settled(row)]
         fresh = self._dice.sample(fresh, len(fresh))
         held_up = {row["waiting_for"] for row in query(views, _BEHIND)}
         fresh.sort(key=lambda row: f"dead letter {row['id']}" not in held_up)  # first what others wait behind
@@ -95,6 +100,13 @@ class People:
             yield self._given(self._for_task(row), encode(row["business_id"]), encode(row["lead_id"]))
         if tasks and self._dice.random() < 0.3:
             yield from self._nonsense(tasks[0])
+
+    def _can_be_settled(self, row: Row) -> bool:
+        """Not dealt with yet; and where a target is asked what happened, it has had the time to do it."""
+        letter = (row["id"], row["updated_at"])
+        first_seen = self._seen.setdefault(letter, time.monotonic())
+        waited = row["category"] != "outcome_unknown" or time.monotonic() >= first_seen + ASK_AFTER_SECONDS
+        return waited and letter not in self._dealt_with
 
     def _held_up(self) -> bool:
         try:

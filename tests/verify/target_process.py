@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import signal
 import threading
@@ -144,7 +145,8 @@ class Servers:
 
 
 def main() -> None:
-    """Serve until SIGTERM; the first line on stdout is JSON: the addresses, the last one what was dealt."""
+    """Serve until SIGTERM, or until nobody is there who began it; the first line on stdout is JSON: the addresses, the
+    last one what was dealt."""
     parser = argparse.ArgumentParser(prog="python -m tests.verify.target_process", description=main.__doc__)
     parser.add_argument(
         "--folder", type=Path, required=True, help="for ledgers, and where `well` is looked for"
@@ -155,8 +157,10 @@ def main() -> None:
     given = parser.parse_args()
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
     servers = Servers(given.folder, given.seed, given.share, given.secret)
+    parent = os.getppid()
     print(json.dumps(servers.addresses()), flush=True)
-    signal.sigwait((signal.SIGTERM, signal.SIGINT))
+    while signal.sigtimedwait((signal.SIGTERM, signal.SIGINT), 1.0) is None and os.getppid() == parent:
+        pass
     servers.close()
     print(json.dumps({name: luck.dealt for name, luck in servers.lucks.items()}), flush=True)
 
