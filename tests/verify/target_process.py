@@ -38,7 +38,11 @@ WELL = "well"
 #: What is no request's own doing; a wrong password is what `535_auth` stands for.
 _NOT_DRAWN = {"", "wrong password"}
 HTTP_WRONGS = tuple(fault for row in HTTP_ROWS.values() for fault in row if fault not in _NOT_DRAWN)
+#: Slack's 404 is a sentence below the table: the webhook is no more, which is the configuration's matter.
+SLACK_WRONGS = (*HTTP_WRONGS, "404")
 MAIL_WRONGS = tuple(fault for row in MAIL_ROWS.values() for fault in row if fault not in _NOT_DRAWN)
+#: Server → its ways to go wrong, where they are not those of all that speak HTTP.
+WRONGS = {"slack": SLACK_WRONGS, "mails": MAIL_WRONGS}
 #: Of an order that is there, no server says that it is gone: a compensation would take that for done.
 _LIES_OF_AN_UNDO = {"404", "410"}
 
@@ -127,11 +131,12 @@ class Servers:
             "slack": (Channel("", ledger("slack")), _of_text),
         }
         self.http = {
-            name: RoundServer(app, luck(name, HTTP_WRONGS), key_of) for name, (app, key_of) in apps.items()
+            name: RoundServer(app, luck(name, WRONGS.get(name, HTTP_WRONGS)), key_of)
+            for name, (app, key_of) in apps.items()
         }
         authority = trustme.CA()
         authority.cert_pem.write_to_path(str(folder / CA_FILE))
-        mail = luck("mails", MAIL_WRONGS)
+        mail = luck("mails", WRONGS["mails"])
         self.mail = MailServer(authority, password=PASSWORD, ledger=folder / "mails.jsonl", draw=mail.draw)
 
     def addresses(self) -> dict[str, str]:
