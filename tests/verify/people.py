@@ -39,6 +39,7 @@ _LETTERS = (
 )
 _TASKS = "SELECT * FROM tasks WHERE status IN ('pending', 'in_progress') ORDER BY task_id LIMIT 200"
 _BEHIND = "SELECT DISTINCT waiting_for FROM unfinished WHERE waiting_for LIKE 'dead letter %'"
+_PARKED = "SELECT message_id FROM unfinished WHERE waiting_for = 'target configuration' LIMIT 1"
 _STOPPED = "SELECT id FROM dead_letter_queue WHERE status = 'failed' AND category = 'lead_stopped' LIMIT 1"
 _UNKNOWN = (
     "SELECT json_extract(state, '$.event.key') AS key FROM stored_events"
@@ -65,8 +66,8 @@ class People:
         self._thread.start()
 
     def let_all_go_on(self, within: float) -> bool:
-        """Whether, once the targets answer well, no lead is stopped and nothing waits behind a dead letter before the
-        time is up."""
+        """Whether, once the targets answer well, no lead is stopped, and nothing waits behind a dead letter or for a
+        target's configuration before the time is up."""
         self._hurry.set()
         return patiently(lambda: not self._held_up(), within)
 
@@ -110,7 +111,7 @@ class People:
 
     def _held_up(self) -> bool:
         try:
-            return any(query(self._world.data / "views.db", sql) for sql in (_BEHIND, _STOPPED))
+            return any(query(self._world.data / "views.db", sql) for sql in (_BEHIND, _PARKED, _STOPPED))
         except sqlite3.Error:
             return True  # nobody knows just now
 

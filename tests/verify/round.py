@@ -119,7 +119,9 @@ def _act(scene: Scene, plan: Plan) -> None:
             if group.end is not None:
                 group.end(scene)
         if not people.let_all_go_on(IDLE_WITHIN):
-            made.violates(f"{IDLE_WITHIN:g} s after the faults a lead still waits for a person")
+            made.violates(
+                f"{IDLE_WITHIN:g} s after the faults a lead still waits for a person or a target's configuration"
+            )
     finally:
         people.stop()
 

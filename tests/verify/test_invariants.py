@@ -303,6 +303,11 @@ def what_has_not_ended_is_named_with_what_it_waits_for(found: Evidence) -> None:
     del found.events[where(found, ev.MessageCompleted)]
 
 
+def nothing_waits_for_a_target_that_is_mended(found: Evidence) -> None:
+    row = {"business_id": "b", "lead_id": "l", "message_id": "m", "waiting_for": "target configuration"}
+    found.views["unfinished"].append(row)
+
+
 def what_a_person_must_settle_is_in_the_queue(found: Evidence) -> None:
     found.views["dead_letter_queue"][0] |= {"id": "nobody's", "status": "failed"}
 
