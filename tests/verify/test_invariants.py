@@ -7,6 +7,7 @@ import dataclasses
 import shutil
 from collections.abc import Callable
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -222,9 +223,11 @@ def no_deadline_is_set_for_a_configuration(found: Evidence) -> None:
 
 def parking_lead(found: Evidence) -> list[int]:
     """Indexes of the plans of the first lead of a parking business that has two messages planned."""
-    for stream in {recorded.stream for recorded in found.events}:
-        at = of_lead(found, stream, ev.IntentDetected)
-        if stream.startswith(LEADS_THAT_PARK) and len(at) >= 2:
+    for stream in {
+        recorded.stream for recorded in found.events if recorded.stream.startswith(LEADS_THAT_PARK)
+    }:
+        at = list(firsts(found, stream, ev.IntentDetected).values())
+        if len(at) >= 2:
             return at
     raise LookupError("no lead of a parking business has two messages")
 
@@ -244,11 +247,20 @@ def what_waited_follows_in_order(found: Evidence) -> None:
     for stream in {
         recorded.stream for recorded in found.events if recorded.stream.startswith(LEADS_THAT_PARK)
     }:
-        received = of_lead(found, stream, ev.MessageReceived)
-        begun = of_lead(found, stream, ev.IntentDetected)
-        if len(begun) > 1 and len(received) > 1 and received[1] < begun[0]:
-            return swapped(found, *begun[:2])
+        one, other = (firsts(found, stream, kind) for kind in (ev.MessageReceived, ev.IntentDetected))
+        both = [message_id for message_id in one if message_id in other]
+        for before, after in pairwise(both):
+            if one[after] < other[before]:
+                return swapped(found, other[before], other[after])
     raise LookupError("no lead of a parking business had two messages at once")
+
+
+def firsts(found: Evidence, stream: str, kind: type[Event]) -> dict[str, int]:
+    """Message id → the index of its first event of a kind, in a lead's history."""
+    indexes: dict[str, int] = {}
+    for at in of_lead(found, stream, kind):
+        indexes.setdefault(found.events[at].event.message_id, at)  # type: ignore[attr-defined]
+    return indexes
 
 
 def out_of(found: Evidence, kind: str, number: int = 1) -> list[int]:
@@ -269,7 +281,8 @@ def what_is_out_is_what_its_event_says(found: Evidence) -> None:
 
 
 def results_come_in_the_order_of_their_leads_events(found: Evidence) -> None:
-    one, other, *_ = out_of(found, "results", 2)
+    one, *others = out_of(found, "results", 2)
+    other = next(n for n in others if found.out[n].event != found.out[one].event)
     found.out[one], found.out[other] = found.out[other], found.out[one]
 
 
