@@ -105,10 +105,17 @@ def no_target_sees_another_businesss_calls(evidence: Evidence) -> Iterator[str]:
 
 
 def no_deadline_is_set_for_a_configuration(evidence: Evidence) -> Iterator[str]:
-    """What waits until its target's settings are mended waits as long as that takes, and its attempt is given back."""
-    for recorded, event in of_type(evidence.events, ev.ActionDeferred):
-        if event.reason == "target_configuration" and (event.deadline or not event.returned_attempt):
+    """What waits until its target's settings are mended waits as long as that takes; an attempt that was begun is given
+    back."""
+    begun: set[str] = set()
+    for recorded, event in of_type(evidence.events, ev.ActionStarted, ev.ActionDeferred):
+        if isinstance(event, ev.ActionStarted):
+            begun.add(event.key)
+            continue
+        given_back = event.returned_attempt is (event.key in begun)
+        if event.reason == "target_configuration" and (event.deadline or not given_back):
             yield f"{recorded.stream}: {event.key} waits for its target's configuration: {event}"
+        begun.discard(event.key)
 
 
 def effect_of(lines: list[Line], key: str) -> bool:
