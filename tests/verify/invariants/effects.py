@@ -108,9 +108,13 @@ def no_deadline_is_set_for_a_configuration(evidence: Evidence) -> Iterator[str]:
     """What waits until its target's settings are mended waits as long as that takes; an attempt that was begun is given
     back."""
     begun: set[str] = set()
-    for recorded, event in of_type(evidence.events, ev.ActionStarted, ev.ActionDeferred):
+    kinds = (ev.ActionStarted, ev.ActionDeferred, ev.ActionFailed, ev.CompensationFailed)
+    for recorded, event in of_type(evidence.events, *kinds):
         if isinstance(event, ev.ActionStarted):
             begun.add(event.key)
+            continue
+        if not isinstance(event, ev.ActionDeferred):
+            begun.discard(event.key)  # a run of the message that comes later may have the same key
             continue
         given_back = event.returned_attempt is (event.key in begun)
         if event.reason == "target_configuration" and (event.deadline or not given_back):
