@@ -92,11 +92,11 @@ def of_kind(history: list[Event], kind: type[Event]) -> list[Event]:
 
 
 def lead_with(found: Evidence, kind: type[Event], number: int) -> list[int]:
-    """Indexes of the events of a kind of the first lead that has so many of them."""
+    """Indexes of the first events of a kind of a lead that has them of so many messages."""
     for stream in {
         recorded.stream for recorded in found.events
     }:  # not `leads`: it is kept as it was first read
-        at = of_lead(found, stream, kind)
+        at = list(firsts(found, stream, kind).values()) if stream.startswith("lead:") else []
         if len(at) >= number:
             return at
     raise LookupError(f"no lead has {number} of {kind}")
