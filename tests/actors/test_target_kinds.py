@@ -10,46 +10,12 @@ import pytest
 import trustme
 
 from domain.outcomes import Done, Failed, FailedForGood, Misconfigured, Outcome, Unknown
-from tests.support.docs import table_rows
 from tests.support.target_kinds import KINDS, RIGHT, WRONG, KeyedRestKind, Kind, request_of, undo_of
+from tests.support.target_rows import DEEDS, HTTP_ROWS, HTTP_TABLE, MAIL_ROWS, MAIL_TABLE, said_of
 
 HTTP = ["webhook", "rest (keyed)", "rest (once)", "slack"]
 REST = ["rest (keyed)", "rest (once)"]
 OUTCOMES = {kind.__name__: kind for kind in (Done, Failed, FailedForGood, Misconfigured, Unknown)}
-#: Row of the table for HTTP in docs/targets.md → the faults that are it.
-HTTP_ROWS = {
-    "2xx": ("",),
-    "2xx, but without what the undo needs": ("broken", "reset_within", "huge"),
-    "401, 403": ("401", "403"),
-    "410": ("410",),
-    "429": ("429", "429_date"),
-    "503 with `Retry-After`": ("503_pause",),
-    "any other 5xx, and 408, 425": ("500", "502", "503", "500_after", "408", "425"),
-    "3xx": ("302",),
-    "409": ("409",),
-    "any other 4xx": ("422",),
-    "no connection: refused, no such name, no TLS": ("refused",),
-    "no answer, or half a one, after something was sent": (
-        "silent_before",
-        "silent_after",
-        "reset_before",
-        "reset_after",
-        "drip",
-    ),
-}
-MAIL_ROWS = {
-    "250 after the mail": ("",),
-    "4xx before 354": ("450_rcpt", "454_auth"),
-    "5xx before 354": ("550_rcpt",),
-    "5xx to the login, 530": ("wrong password",),
-    "no connection: refused, no such name, no TLS": ("refused",),
-    "the connection breaks, or the time is over, before 354": ("silent_before", "reset_before"),
-    "4xx after the mail": ("451_data",),
-    "5xx after the mail": ("554_data",),
-    "the connection breaks, or the time is over, after 354": ("silent_after", "reset_after", "drip"),
-}
-#: After these the deed was done, whatever the answer said.
-DEEDS = {"", "broken", "reset_within", "huge", "500_after", "silent_after", "reset_after", "drip"}
 
 
 @pytest.fixture(scope="module")
@@ -89,15 +55,15 @@ def ended_as(kind: Kind, fault: str) -> Outcome:
 
 
 def test_the_documents_tables_name_every_row_that_is_tested_and_no_other() -> None:
-    assert [row[0] for row in table_rows("docs/targets.md", "what comes back by HTTP")] == list(HTTP_ROWS)
-    assert [row[0] for row in table_rows("docs/targets.md", "what comes back by SMTP")] == list(MAIL_ROWS)
+    assert list(said_of(HTTP_TABLE)) == list(HTTP_ROWS)
+    assert list(said_of(MAIL_TABLE)) == list(MAIL_ROWS)
 
 
 @of(*HTTP)
 @pytest.mark.parametrize("row", HTTP_ROWS)
 def test_an_http_answer_means_what_the_document_says(kind: Kind, row: str) -> None:
-    cells = next(r for r in table_rows("docs/targets.md", "what comes back by HTTP") if r[0] == row)
-    said = OUTCOMES[cells[2 if kind.idempotency == "once" else 1].split("`")[1]]
+    cells = said_of(HTTP_TABLE)[row]
+    said = OUTCOMES[cells[1 if kind.idempotency == "once" else 0].split("`")[1]]
     if row == "2xx, but without what the undo needs" and not isinstance(kind, KeyedRestKind):
         said = Done  # where nothing is needed, nothing is missed
     if row == "3xx" and not isinstance(kind, KeyedRestKind) and kind.idempotency == "keyed":
@@ -113,10 +79,10 @@ def test_an_http_answer_means_what_the_document_says(kind: Kind, row: str) -> No
 @of("email")
 @pytest.mark.parametrize("row", MAIL_ROWS)
 def test_a_mail_servers_answer_means_what_the_document_says(kind: Kind, row: str) -> None:
-    cells = next(r for r in table_rows("docs/targets.md", "what comes back by SMTP") if r[0] == row)
+    cells = said_of(MAIL_TABLE)[row]
     for fault in MAIL_ROWS[row]:
         before = kind.effects()
-        assert isinstance(ended_as(kind, fault), OUTCOMES[cells[1].split("`")[1]]), fault
+        assert isinstance(ended_as(kind, fault), OUTCOMES[cells[0].split("`")[1]]), fault
         assert kind.effects() - before == (fault in DEEDS), fault
 
 

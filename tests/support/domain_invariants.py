@@ -24,6 +24,7 @@ _ASIDE = (
     ev.TaskCompleted,
     ev.TaskCancelled,
     ev.TaskReassigned,
+    ev.ReplyExpired,
 )
 _ENDS = (ev.MessageCompleted, ev.MessageDeadLettered)
 _EXECUTED = (ev.StepExecuted, ev.ActionExecuted)
@@ -219,7 +220,7 @@ def tasks_follow_from_events(history: Sequence[Event], state: LeadState) -> None
     """The open tasks are those that were made and neither ended nor undone."""
     tasks: dict[str, str] = {}
     for event in history:
-        if isinstance(event, ev.ActionExecuted):
+        if isinstance(event, ev.ActionExecuted | ev.ReplyExpired):
             tasks[event.task.task_id] = "pending"
         elif isinstance(event, ev.TaskStarted):
             tasks[event.task_id] = "in_progress"

@@ -12,6 +12,7 @@ import logging
 import signal
 import socket
 import ssl
+from collections.abc import Callable
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
@@ -27,7 +28,14 @@ ANSWERS = {
     "550_rcpt": "550 no such user",
     "451_data": "451 try later",
     "554_data": "554 looks like spam",
+    "454_auth": "454 the login is away for a moment",
+    "535_auth": "535 no such user",
+    "530_mail": "530 log in first",
 }
+#: Headers in the ledger.
+NOTED = ("Message-ID", "In-Reply-To", "To", "Subject")
+#: How long a server that is away is away.
+AWAY_SECONDS = 0.3
 
 
 class MailServer:
@@ -40,7 +48,9 @@ class MailServer:
         mode: Literal["starttls", "tls", "plain"] = "starttls",
         password: str = "right",
         ledger: Path | None = None,
+        draw: Callable[[], str | None] = lambda: None,
     ) -> None:
+        """`draw` says what goes wrong in a conversation when `faults` are used up."""
         self.mails: list[EmailMessage] = []
         self.raw: list[bytes] = []
         #: How often somebody tried to log in.
@@ -48,6 +58,8 @@ class MailServer:
         self.faults: list[str] = []
         self.password = password
         self._ledger = ledger
+        self._draw = draw
+        self._away: asyncio.Future[None] | None = None
         self.over: asyncio.Event | None = None
         self.port = _free_port()
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -84,7 +96,16 @@ class MailServer:
         return AuthResult(success=right, handled=False)
 
     async def handle_AUTH(self, _server: Any, session: Any, _envelope: Any, _args: Any) -> Any:  # noqa: N802
-        return "454 the login is away for a moment" if self._fault_of(session) == "454_auth" else MISSING
+        fault = self._fault_of(session)
+        return ANSWERS[fault] if fault.endswith("_auth") else MISSING
+
+    async def handle_MAIL(  # noqa: N802  # aiosmtpd's name
+        self, _server: Any, session: Any, envelope: Any, address: str, _options: Any
+    ) -> str:
+        if self._fault_of(session) == "530_mail":
+            return ANSWERS["530_mail"]
+        envelope.mail_from = address
+        return "250 OK"
 
     async def handle_RCPT(  # noqa: N802  # aiosmtpd's name
         self, server: Any, session: Any, envelope: Any, address: str, _options: Any
@@ -101,27 +122,39 @@ class MailServer:
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802
         fault = self._fault_of(session)
-        if fault in ANSWERS:
+        mail = message_from_bytes(envelope.content, policy=policy.default)
+        if fault.endswith("_data"):
+            self._note(mail, fault, taken=False)
             return ANSWERS[fault]
-        self.mails.append(message_from_bytes(envelope.content, policy=policy.default))
+        self.mails.append(mail)
         self.raw.append(envelope.content)
-        if self._ledger is not None:
-            self._note(self._ledger, self.mails[-1])
+        self._note(mail, fault, taken=True)
         match fault:
             case "silent_after":
                 await self._silence()
             case "reset_after":
                 server.transport.abort()
+            case "451_after":
+                return "451 nobody knows"
             case "drip":
                 while not server.transport.is_closing():
                     server.transport.write(b"2")
                     await asyncio.sleep(0.02)
         return "250 taken"
 
-    def _note(self, ledger: Path, mail: EmailMessage) -> None:
-        names = ("Message-ID", "In-Reply-To", "To", "Subject")
-        with ledger.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({name: str(mail[name] or "") for name in names}) + "\n")
+    def _note(self, mail: EmailMessage, fault: str, *, taken: bool) -> None:
+        if self._ledger is None:
+            return
+        said: dict[str, Any] = {name: str(mail[name] or "") for name in NOTED}
+        with self._ledger.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(said | {"fault": fault, "taken": taken}) + "\n")
+
+    async def _go_away(self) -> None:
+        """Nobody listens for a moment; who is here already is served."""
+        assert self._controller.server is not None  # it listens
+        self._controller.server.close()
+        await asyncio.sleep(AWAY_SECONDS)
+        self._controller.server = await self._controller._create_server()
 
     async def _silence(self) -> None:
         self.over = asyncio.Event()
@@ -130,7 +163,10 @@ class MailServer:
     def _fault_of(self, session: Any) -> str:
         """What goes wrong in this conversation: the next fault, taken once."""
         if not hasattr(session, "fault"):
-            session.fault = self.faults.pop(0) if self.faults else ""
+            session.fault = self.faults.pop(0) if self.faults else self._draw() or ""
+            if session.fault == "refused":
+                session.fault = ""
+                self._away = asyncio.ensure_future(self._go_away())
         return str(session.fault)
 
 

@@ -40,6 +40,7 @@ REFUSALS: Mapping[str, tuple[int, Mapping[str, str]]] = {
     "422": (422, {}),
     "425": (425, {}),
     "429": (429, {"Retry-After": "7"}),
+    "429_bare": (429, {}),
     "500": (500, {}),
     "502": (502, {}),
     "503": (503, {}),
@@ -146,7 +147,7 @@ class OrderSystem:
         if order is None:
             return Reply(404)
         was, order["status"] = order["status"], "cancelled"
-        self.ledger.note(Line(key, "cancelled", was == "cancelled", number))
+        self.ledger.note(Line(key, "cancelled", self.honours_key and was == "cancelled", number))
         return Reply(204)
 
 
@@ -219,18 +220,17 @@ class TargetServer:
         self._wrongs = tuple(wrongs)
         self._random = random.Random(seed)
         self._lock = threading.Lock()
-        self._server = _Server(("127.0.0.1", port), _handler_of(self))
-        if tls is not None:
-            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+        self._tls = tls
         self._scheme = "https" if tls is not None else "http"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
-        self._thread.start()
+        self._listening = threading.Lock()
+        self._listen(port)
 
     @property
     def url(self) -> str:
         return f"{self._scheme}://localhost:{self._server.server_address[1]}"
 
-    def next_fault(self) -> str | None:
+    def next_fault(self, method: str) -> str | None:
+        """What goes wrong with the request at hand."""
         with self._lock:
             if self.faults:
                 return self.faults.pop(0)
@@ -238,12 +238,34 @@ class TargetServer:
                 return self._random.choice(self._wrongs)
             return None
 
-    def close(self) -> None:
-        """Whoever waits in silence is let go."""
-        self.over.set()
+    def go_away(self, seconds: float) -> None:
+        """Nobody listens for so long; who is here already is served. Returns when it is back."""
+        with self._listening:
+            port = self._server.server_address[1]
+            self._end()
+            if not self.over.wait(seconds):
+                self._listen(port)
+
+    def _listen(self, port: int) -> None:
+        self._server = _Server(("127.0.0.1", port), _handler_of(self))
+        if self._tls is not None:
+            self._server.socket = self._tls.wrap_socket(self._server.socket, server_side=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
+        self._thread.start()
+
+    def _end(self) -> None:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+    def refuses(self, fault: str, headers: Mapping[str, str], body: bytes) -> None:
+        """Nothing happened, and this was said."""
+
+    def close(self) -> None:
+        """Whoever waits in silence is let go."""
+        self.over.set()
+        with self._listening:
+            self._end()
 
     def __enter__(self) -> Self:
         return self
@@ -274,7 +296,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         server = self.target_server
-        fault = server.next_fault()
+        fault = server.next_fault(self.command)
         if fault == "silent_before":
             return self._stay_silent()
         if fault == "reset_before":
@@ -286,8 +308,10 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(server.delay)
         if fault is not None and fault in REFUSALS:
             status, more = REFUSALS[fault]
+            server.refuses(fault, headers, body)
             return self._answer(Reply(status, f"refused: {fault}".encode()), more)
         if fault == "429_date":
+            server.refuses(fault, headers, body)
             until = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
             return self._answer(Reply(429), {"Retry-After": until})
         reply = server.app.serve(self.command, self.path, headers, body)

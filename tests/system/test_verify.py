@@ -25,7 +25,7 @@ ROUNDS = {
 @pytest.mark.parametrize("seed", ROUNDS)
 def test_no_invariant_is_violated_whatever_fails_meanwhile(tmp_path: Path, seed: int) -> None:
     known = faults.discover()
-    plan = Plan(seed, [known[name] for name in ROUNDS[seed]], messages=800, faults=5, burst=1000)
+    plan = Plan(seed, [known[name] for name in ROUNDS[seed]], messages=600, faults=4, burst=1000)
     verdict = play(plan, tmp_path / "round")
     assert not verdict.violations, (verdict.violations, (verdict.folder / "round.log").read_text())
     assert verdict.tally["entries of the log"] > 300

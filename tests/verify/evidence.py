@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from email.parser import BytesHeaderParser
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,16 +21,16 @@ from typing import Any, NamedTuple
 import nats
 from nats.aio.client import Client
 
-from actors.stream import PARTITIONS, STREAM
+from actors.stream import OUT_STREAM, PARTITIONS, STREAM
 from domain import codec
 from domain import events as ev
 from domain.events import Event, Recorded
 from domain.skips import SKIPS_STREAM, Skips
-from domain.tokens import decode, derived_id
+from outbox.position import OutboxPosition, read_position
+from outbox.wire import EVENT_HEADER
 from tests.support.system_sql import VIEWS, Row, query
+from tests.verify.ledgers import Line, read_ledgers, read_servers
 
-#: Ledger of an HTTP server → the one business whose target it is.
-SERVERS = {"orders.jsonl": "globex-bank", "webhook.jsonl": "acme-deli"}
 #: Requests under way at once while the log is read.
 AT_ONCE = 500
 
@@ -73,23 +74,23 @@ class Kept(NamedTuple):
     state: bytes
 
 
-class Line(NamedTuple):
-    """A call that a target has answered, from its ledger."""
+class Out(NamedTuple):
+    """A message of LEADS_OUT."""
 
-    file: str
-    key: str
-    business_id: str
-    lead_id: str
-    #: None where a server cannot know it.
-    attempt: int | None
-    said: str
-    outcome: str
-    repeated: bool
+    sequence: int
+    subject: str
+    headers: dict[str, str]
+    body: dict[str, Any]
 
     @property
-    def effect(self) -> bool:
-        """Something happened in the outside world; `unknown` is done with its answer lost."""
-        return self.said in {"done", "unknown"} and not self.repeated
+    def kind(self) -> str:
+        return self.subject.rpartition(".")[2]
+
+    @property
+    def event(self) -> tuple[str, int]:
+        """The life of positions and the event that it was made from."""
+        life, _, position = self.headers.get(EVENT_HEADER, "/0").partition("/")
+        return life, int(position)
 
 
 @dataclass
@@ -107,6 +108,9 @@ class Evidence:
     views: dict[str, list[Row]] = field(default_factory=dict)
     ledger: list[Line] = field(default_factory=list)
     snapshots: list[Kept] = field(default_factory=list)
+    #: LEADS_OUT, and how far it is complete by what the outbox says; None before it has begun.
+    out: list[Out] = field(default_factory=list)
+    outbox: OutboxPosition | None = None
 
     @cached_property
     def streams(self) -> dict[str, list[Recorded]]:
@@ -137,6 +141,7 @@ def gather(
     evidence = gather_events(data, businesses, ledgers)
     evidence.confirmed = list(confirmed)
     evidence.log = read_log(url)
+    evidence.out = read_out(url)
     evidence.views = {name: query(data / "views.db", f"SELECT * FROM {name}") for name in VIEWS}
     return evidence
 
@@ -148,6 +153,7 @@ def gather_events(data: Path, businesses: dict[str, str], ledgers: Path | None =
     if store.exists():
         evidence.positions = read_positions(store)
         evidence.snapshots = read_snapshots(store)
+        evidence.outbox = read_position(data / "outbox.db")
         evidence.events = read_events(store)
     if ledgers is not None:
         keys = (event.key for _, event in of_type(evidence.events, ev.ActionStarted))
@@ -190,68 +196,42 @@ def read_events(store: Path) -> list[Recorded]:
     ]
 
 
-def read_ledgers(folder: Path) -> list[Line]:
-    """Every line of every `*.ledger.jsonl`. A line that a kill cut short was no answer."""
-    lines: list[Line] = []
-    for file in sorted(folder.glob("*.ledger.jsonl")):
-        for raw in file.read_bytes().splitlines():
-            try:
-                written: dict[str, Any] = json.loads(raw)
-            except ValueError:
-                continue
-            values = (written[name] for name in Line._fields if name != "file")
-            lines.append(Line(file.name, *values))
-    return lines
-
-
-def read_servers(folder: Path, started: Iterable[str]) -> list[Line]:
-    """What the HTTP servers did: each knows a key by the UUID that is derived from it, and names it so itself
-    where nobody started it."""
-    keys = {derived_id(key): key for key in started}
-    lines: list[Line] = []
-    for file, owner in SERVERS.items():
-        path = folder / file
-        for raw in path.read_bytes().splitlines() if path.exists() else ():
-            written: dict[str, Any] = json.loads(raw)
-            key = keys.get(written["key"], written["key"])
-            business, lead_id = _addressed(key, written["body"])
-            lines.append(
-                Line(f"{file}@{owner}", key, business, lead_id, None, "done", "Done", written["repeated"])
-            )
-    return lines
-
-
-def _addressed(key: str, body: Any) -> tuple[str, str]:
-    """For whom the request says that it is; of one that does not say it, whom its key names."""
-    said = body.get("data", body) if isinstance(body, dict) else {}
-    if "business_id" in said:
-        return said["business_id"], said["lead_id"]
-    business, _, rest = key.partition("/")
-    return business, decode(rest.partition("/")[0]) if rest else ""
-
-
 def read_log(url: str, after: int = 0) -> list[Entry]:
     """The stream's entries behind a sequence, by single requests: no consumer that could miss one."""
-    return asyncio.run(_read_log(url, after))
+    return [Entry(one["seq"], one["subject"], _bytes(one, "data")) for one in _read(url, STREAM, after)]
 
 
-async def _read_log(url: str, after: int) -> list[Entry]:
+def read_out(url: str, after: int = 0) -> list[Out]:
+    """The same of LEADS_OUT."""
+    found = []
+    for one in _read(url, OUT_STREAM, after):
+        parsed = BytesHeaderParser().parsebytes(_bytes(one, "hdrs").partition(b"\r\n")[2])
+        headers = {name: str(value) for name, value in parsed.items()}
+        found.append(Out(one["seq"], one["subject"], headers, json.loads(_bytes(one, "data"))))
+    return found
+
+
+def _bytes(message: dict[str, Any], name: str) -> bytes:
+    return base64.b64decode(message.get(name, ""))
+
+
+def _read(url: str, stream: str, after: int) -> list[dict[str, Any]]:
+    return asyncio.run(_read_all(url, stream, after))
+
+
+async def _read_all(url: str, stream: str, after: int) -> list[dict[str, Any]]:
     client = await nats.connect(url, max_reconnect_attempts=0)
     try:
-        info = await _ask(client, f"STREAM.INFO.{STREAM}", {})
+        info = await _ask(client, f"STREAM.INFO.{stream}", {})
         sequences = range(after + 1, info["state"]["last_seq"] + 1)
-        entries: list[Entry] = []
+        found: list[dict[str, Any]] = []
         for start in range(0, len(sequences), AT_ONCE):
             some = sequences[start : start + AT_ONCE]
-            entries += await asyncio.gather(*(_entry(client, sequence) for sequence in some))
-        return entries
+            asked = (_ask(client, f"STREAM.MSG.GET.{stream}", {"seq": sequence}) for sequence in some)
+            found += [answer["message"] for answer in await asyncio.gather(*asked)]
+        return found
     finally:
         await client.close()
-
-
-async def _entry(client: Client, sequence: int) -> Entry:
-    message = (await _ask(client, f"STREAM.MSG.GET.{STREAM}", {"seq": sequence}))["message"]
-    return Entry(sequence, message["subject"], base64.b64decode(message.get("data", "")))
 
 
 async def _ask(client: Client, subject: str, document: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,10 @@ POINTS = {
     "during a drain, nothing taken any more": ("actors.intake", "Intake.drain", "before"),
     "during a drain, positions written": ("actors.intake", "Intake.drain", "after"),
     "after recovery has woken the leads": ("runner", "System._recover", "after"),
+    "amid results or replies, sent and not confirmed": ("outbox.sending", "Sender._write", "after"),
+    "between two confirmations of what goes out": ("outbox.sending", "Sender._on_answer", "after"),
+    "before the outbox's position moves": ("outbox.position", "PositionFile.write", "before"),
+    "after the outbox's position has moved": ("outbox.position", "PositionFile.write", "after"),
 }
 
 
@@ -167,7 +171,7 @@ def install() -> None:
 def _install_elsewhere(seams: Seams) -> None:
     import runner  # noqa: PLC0415
     from actors import journal, recording, rejects  # noqa: PLC0415
-    from outbox import position  # noqa: PLC0415
+    from outbox import position, run  # noqa: PLC0415
     from projections import store  # noqa: PLC0415
 
     recording.LONG = LONG
@@ -177,6 +181,7 @@ def _install_elsewhere(seams: Seams) -> None:
     _wrap(runner, "SystemClock.now", _clock(seams))
     _wrap(store, "ViewsStore.apply", _before(seams.bound_views))
     _wrap(position, "PositionFile.write", _before(lambda _: seams.outbox_fails()))
+    run.datetime = _ahead(seams)  # type: ignore[attr-defined]  # the outbox asks the clock itself
 
 
 Wrapper = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -244,3 +249,12 @@ def _clock(seams: Seams) -> Wrapper:
         return wrapped
 
     return wrapper
+
+
+def _ahead(seams: Seams) -> type[datetime]:
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Any:
+            return datetime.now(tz) + timedelta(seconds=seams.asked.clock)
+
+    return Ahead

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -17,14 +18,18 @@ from domain.commands import PersonsCommand, encode_command
 from domain.tokens import encode
 from tests.support.system_sql import Row, query
 from tests.support.system_wire import Entry
-from tests.verify.evidence import read_ledgers
 from tests.verify.invariants.effects import effect_of
+from tests.verify.ledgers import read_ledgers, read_servers
 from tests.verify.publisher import Publisher
 from tests.verify.workload import Sent
-from tests.verify.world import World
+from tests.verify.world import World, patiently
 
 #: Between two looks.
 LOOK_SECONDS = 0.3
+#: The same where others wait for them, and nothing else is to do.
+HURRY_SECONDS = 0.1
+#: A request may be under way when its caller has given up on it: nobody asks a target sooner.
+ASK_AFTER_SECONDS = 1.0
 #: Dead letters and tasks that are dealt with in one look.
 AT_ONCE = 4
 
@@ -35,6 +40,9 @@ _LETTERS = (
     " WHERE d.status = 'failed' ORDER BY d.id"
 )
 _TASKS = "SELECT * FROM tasks WHERE status IN ('pending', 'in_progress') ORDER BY task_id LIMIT 200"
+_BEHIND = "SELECT DISTINCT waiting_for FROM unfinished WHERE waiting_for LIKE 'dead letter %'"
+_PARKED = "SELECT message_id FROM unfinished WHERE waiting_for = 'target configuration' LIMIT 1"
+_STOPPED = "SELECT id FROM dead_letter_queue WHERE status = 'failed' AND category = 'lead_stopped' LIMIT 1"
 _UNKNOWN = (
     "SELECT json_extract(state, '$.event.key') AS key FROM stored_events"
     " WHERE topic = 'action_failed.v1' AND originator_id = ? AND json_extract(state, '$.event.message_id') = ?"
@@ -58,16 +66,25 @@ class People:
         self._number = 0
         #: (dead letter, when its row last changed) that were dealt with.
         self._dealt_with: set[tuple[str, str]] = set()
+        #: The same → when it was first seen.
+        self._seen: dict[tuple[str, str], float] = {}
         self._over = threading.Event()
+        self._hurry = threading.Event()
         self._thread = threading.Thread(target=self._run, name="people", daemon=True)
         self._thread.start()
+
+    def let_all_go_on(self, within: float) -> bool:
+        """Whether, once the targets answer well, no lead is stopped, and nothing waits behind a dead letter or for a
+        target's configuration before the time is up."""
+        self._hurry.set()
+        return patiently(lambda: not self._held_up(), within)
 
     def stop(self) -> None:
         self._over.set()
         self._thread.join(30)
 
     def _run(self) -> None:
-        while not self._over.wait(LOOK_SECONDS):
+        while not self._over.wait(LOOK_SECONDS if not self._hurry.is_set() else HURRY_SECONDS):
             try:
                 self._publisher.put(list(self.look()))
             except sqlite3.Error as error:  # no views, or none that can be read just now
@@ -79,8 +96,11 @@ class People:
         if not views.exists():
             return
         letters = query(views, _LETTERS)
-        fresh = [row for row in letters if (row["id"], row["updated_at"]) not in self._dealt_with]
-        for row in self._dice.sample(fresh, min(AT_ONCE, len(fresh))):
+        fresh = [row for row in letters if self._can_be_settled(row)]
+        fresh = self._dice.sample(fresh, len(fresh))
+        held_up = {row["waiting_for"] for row in query(views, _BEHIND)}
+        fresh.sort(key=lambda row: f"dead letter {row['id']}" not in held_up)  # first what others wait behind
+        for row in fresh[: AT_ONCE if not self._hurry.is_set() else None]:
             self._dealt_with.add((row["id"], row["updated_at"]))
             for command in self._for_letter(row):
                 yield self._given(command, row["business_token"], row["lead_token"])
@@ -89,6 +109,19 @@ class People:
             yield self._given(self._for_task(row), encode(row["business_id"]), encode(row["lead_id"]))
         if tasks and self._dice.random() < 0.3:
             yield from self._nonsense(tasks[0])
+
+    def _can_be_settled(self, row: Row) -> bool:
+        """Not dealt with yet; and where a target is asked what happened, it has had the time to do it."""
+        letter = (row["id"], row["updated_at"])
+        first_seen = self._seen.setdefault(letter, time.monotonic())
+        waited = row["category"] != "outcome_unknown" or time.monotonic() >= first_seen + ASK_AFTER_SECONDS
+        return waited and letter not in self._dealt_with
+
+    def _held_up(self) -> bool:
+        try:
+            return any(query(self._world.data / "views.db", sql) for sql in (_BEHIND, _PARKED, _STOPPED))
+        except sqlite3.Error:
+            return True  # nobody knows just now
 
     def _for_letter(self, row: Row) -> Iterator[PersonsCommand]:
         dice, letter = self._dice, row["id"]
@@ -146,8 +179,10 @@ class People:
     def _happened(self, row: Row) -> bool:
         stream = f"lead:{row['business_token']}:{row['lead_token']}"
         keys = query(self._events(), _UNKNOWN, (stream, row["message_id"]))
-        lines = read_ledgers(self._world.house.folder)
-        return bool(keys) and effect_of(lines, keys[0]["key"])
+        if not keys:
+            return False
+        key, folder = keys[0]["key"], self._world.house.folder
+        return effect_of(read_ledgers(folder) + read_servers(folder, [key]), key)
 
     def _undone(self, row: Row) -> bool:
         """Whether a compensation of it that is recorded as failed has happened all the same."""

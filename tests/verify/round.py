@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from cli import status
 from domain import commands as co
+from domain import events as ev
 from domain.commands import encode_command
 from domain.errors import LeadlineError
 from domain.tokens import encode
@@ -18,6 +19,7 @@ from tests.support.system_sql import query
 from tests.support.system_wire import Entry
 from tests.verify import evidence, invariants, stuck, world
 from tests.verify.conditions import LONG_PLAN, LONG_PLANS, MODULE, settings
+from tests.verify.evidence import Evidence
 from tests.verify.faults.group import Fault, Group, Scene
 from tests.verify.people import People
 from tests.verify.publisher import Publisher
@@ -54,8 +56,8 @@ def play(plan: Plan, folder: Path) -> Verdict:
     folder.mkdir(parents=True)
     share = 0.2 if any(group.name == "targets" for group in plan.groups) else 0.0
     with (
-        target_servers(folder / "house", plan.seed, share) as servers,
-        world.made(folder, plan.seed, settings(plan.seed, plan.groups, servers), BUSINESSES) as made,
+        target_servers(folder / "house", plan.seed, share) as targets,
+        world.made(folder, plan.seed, settings(plan.seed, plan.groups, targets.tables()), BUSINESSES) as made,
     ):
         intents = (LONG_PLAN, *(intent for group in plan.groups for intent in group.intents))
         publisher = Publisher(made)
@@ -69,7 +71,9 @@ def play(plan: Plan, folder: Path) -> Verdict:
         finally:
             detector.stop()
             publisher.stop()
-        return Verdict(plan, folder, made.violated, made.tally)
+    for name, dealt in targets.dealt.items():
+        made.tally[f"calls that went wrong at {name}"] += dealt.total()
+    return Verdict(plan, folder, made.violated, made.tally)
 
 
 def drawn(plan: Plan) -> list[tuple[Group, Fault]]:
@@ -111,11 +115,15 @@ def _act(scene: Scene, plan: Plan) -> None:
         if not scene.publisher.wait(60):
             made.violates("NATS did not confirm everything within 60 s of the last fault")
         made.pause(2.0)  # people have a last look at what the faults left
+        for group in plan.groups:
+            if group.end is not None:
+                group.end(scene)
+        if not people.let_all_go_on(IDLE_WITHIN):
+            made.violates(
+                f"{IDLE_WITHIN:g} s after the faults a lead still waits for a person or a target's configuration"
+            )
     finally:
         people.stop()
-    for group in plan.groups:
-        if group.end is not None:
-            group.end(scene)
 
 
 def _come_to_rest(scene: Scene) -> None:
@@ -172,6 +180,29 @@ def _judge(made: World) -> None:
     made.tally["entries of the log"] += len(found.log)
     made.tally["events"] += len(found.events)
     made.tally["calls of targets"] += len(found.ledger)
+    for what, number in counted(found).items():
+        made.tally[what] += number
+
+
+def counted(found: Evidence) -> Counter[str]:
+    """What this round's invariants had to judge, beside what it was asked to do."""
+    kinds = Counter(one.kind for one in found.out)
+    repeated = len(found.out) - len({one.headers.get("Nats-Msg-Id") for one in found.out})
+    behind = sum(event.behind is not None for _, event in evidence.of_type(found.events, ev.MessageReceived))
+    expired = len(evidence.of_type(found.events, ev.ReplyExpired))
+    opened = [event for _, event in evidence.of_type(found.events, ev.BreakerOpened)]
+    return Counter(
+        {
+            "results in LEADS_OUT": kinds["results"],
+            "results that came again": repeated,
+            "replies in LEADS_OUT": kinds["replies"],
+            "replies that came too late": expired,
+            "messages that waited behind a dead letter": behind,
+            "breakers opened": len(opened),
+            "breakers opened for their configuration": sum(event.configuration for event in opened),
+            "targets switched off until the next start": sum(event.switched_off for event in opened),
+        }
+    )
 
 
 def _rest_is_rest(made: World) -> None:

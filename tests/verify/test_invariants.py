@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import shutil
 from collections.abc import Callable
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -19,8 +21,9 @@ from tests.verify import faults, invariants
 from tests.verify.evidence import Evidence
 from tests.verify.invariants import Invariant
 from tests.verify.round import Plan, play
-from tests.verify.workload import BUSINESSES
+from tests.verify.workload import BUSINESSES, PARKS
 
+LEADS_THAT_PARK = f"lead:{PARKS[0]}:"
 #: A seed whose conditions have a target that may be called once.
 SEED = 5
 
@@ -89,11 +92,11 @@ def of_kind(history: list[Event], kind: type[Event]) -> list[Event]:
 
 
 def lead_with(found: Evidence, kind: type[Event], number: int) -> list[int]:
-    """Indexes of the events of a kind of the first lead that has so many of them."""
+    """Indexes of the first events of a kind of a lead that has them of so many messages."""
     for stream in {
         recorded.stream for recorded in found.events
     }:  # not `leads`: it is kept as it was first read
-        at = of_lead(found, stream, kind)
+        at = list(firsts(found, stream, kind).values()) if stream.startswith("lead:") else []
         if len(at) >= number:
             return at
     raise LookupError(f"no lead has {number} of {kind}")
@@ -219,6 +222,89 @@ def no_target_sees_another_businesss_calls(found: Evidence) -> None:
     found.ledger[0] = line._replace(business_id=other)
 
 
+def no_deadline_is_set_for_a_configuration(found: Evidence) -> None:
+    at = where(found, ev.ActionDeferred, lambda event: event.reason == "target_configuration")
+    changed(found, at, deadline=found.events[at].at)
+
+
+def parking_lead(found: Evidence) -> list[int]:
+    """Indexes of the plans of the first lead of a parking business that has two messages planned."""
+    for stream in {
+        recorded.stream for recorded in found.events if recorded.stream.startswith(LEADS_THAT_PARK)
+    }:
+        at = list(firsts(found, stream, ev.IntentDetected).values())
+        if len(at) >= 2:
+            return at
+    raise LookupError("no lead of a parking business has two messages")
+
+
+def nothing_passes_an_open_dead_letter(found: Evidence) -> None:
+    """The first message is a dead letter just before the second begins."""
+    first_one, second = parking_lead(found)[:2]
+    message_id = found.events[first_one].event.message_id  # type: ignore[attr-defined]
+    letter = ev.MessageDeadLettered(
+        "d", message_id, "l", "b", "t", 1, "action_failed", "500", "{}", parks=True
+    )
+    found.events.insert(second, msgspec.structs.replace(found.events[second], event=letter))
+
+
+def what_waited_follows_in_order(found: Evidence) -> None:
+    """Of two messages that were both there, the later one begins first."""
+    for stream in {
+        recorded.stream for recorded in found.events if recorded.stream.startswith(LEADS_THAT_PARK)
+    }:
+        one, other = (firsts(found, stream, kind) for kind in (ev.MessageReceived, ev.IntentDetected))
+        both = [message_id for message_id in one if message_id in other]
+        for before, after in pairwise(both):
+            if one[after] < other[before]:
+                return swapped(found, other[before], other[after])
+    raise LookupError("no lead of a parking business had two messages at once")
+
+
+def firsts(found: Evidence, stream: str, kind: type[Event]) -> dict[str, int]:
+    """Message id → the index of its first event of a kind, in a lead's history."""
+    indexes: dict[str, int] = {}
+    for at in of_lead(found, stream, kind):
+        indexes.setdefault(found.events[at].event.message_id, at)  # type: ignore[attr-defined]
+    return indexes
+
+
+def out_of(found: Evidence, kind: str, number: int = 1) -> list[int]:
+    """Indexes of the messages of a kind of the first subject of LEADS_OUT that has so many."""
+    for subject in {one.subject for one in found.out if one.kind == kind}:
+        at = [n for n, one in enumerate(found.out) if one.subject == subject]
+        if len({found.out[n].event for n in at}) >= number:
+            return at
+    raise LookupError(f"no lead has {number} {kind}")
+
+
+def what_is_out_is_what_its_event_says(found: Evidence) -> None:
+    """Another business's lead is told."""
+    [at, *_] = out_of(found, "replies")
+    one = found.out[at]
+    other = next(name for name in BUSINESSES if name != one.body["business_id"])
+    found.out[at] = one._replace(subject=one.subject.replace(one.body["business_id"], other))
+
+
+def results_come_in_the_order_of_their_leads_events(found: Evidence) -> None:
+    one, *others = out_of(found, "results", 2)
+    other = next(n for n in others if found.out[n].event != found.out[one].event)
+    found.out[one], found.out[other] = found.out[other], found.out[one]
+
+
+def each_reply_is_out_once_and_in_order(found: Evidence) -> None:
+    found.out.append(found.out[out_of(found, "replies")[0]])
+
+
+def what_the_outbox_has_passed_is_out(found: Evidence) -> None:
+    del found.out[out_of(found, "replies")[0]]
+
+
+def every_disposition_is_told_and_every_reply_sent_or_a_task(found: Evidence) -> None:
+    gone = found.out[out_of(found, "results")[0]].event
+    found.out[:] = [one for one in found.out if one.event != gone]
+
+
 def what_was_confirmed_is_in_the_log(found: Evidence) -> None:
     found.confirmed[0] = found.confirmed[0]._replace(body=b"{}")
 
@@ -234,6 +320,11 @@ def the_state_accounts_for_every_message(found: Evidence) -> None:
 
 def what_has_not_ended_is_named_with_what_it_waits_for(found: Evidence) -> None:
     del found.events[where(found, ev.MessageCompleted)]
+
+
+def nothing_waits_for_a_target_that_is_mended(found: Evidence) -> None:
+    row = {"business_id": "b", "lead_id": "l", "message_id": "m", "waiting_for": "target configuration"}
+    found.views["unfinished"].append(row)
 
 
 def what_a_person_must_settle_is_in_the_queue(found: Evidence) -> None:
@@ -285,4 +376,4 @@ def test_an_invariant_says_what_was_falsified_and_nothing_of_the_truth(
     assert all(sentence for sentence in sentences)
 
 
-FIELDS = ("data", "businesses", "confirmed", "log", "events", "positions", "views", "ledger", "snapshots")
+FIELDS = tuple(field.name for field in dataclasses.fields(Evidence))

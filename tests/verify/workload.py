@@ -12,6 +12,8 @@ from tests.support.system_wire import Entry, to_own_subject
 
 #: Business → its tenant.
 BUSINESSES = {"acme-foods": "acme", "acme-deli": "acme", "globex-bank": "globex"}
+#: Those whose leads' later messages wait behind a dead letter.
+PARKS = ("acme-deli",)
 
 INTENTS = (
     "ORDER_REQUEST",

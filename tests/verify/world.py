@@ -15,8 +15,9 @@ from pathlib import Path
 
 import msgspec
 
-from actors import stream
+from actors import jetstream, stream
 from actors.connection import connect
+from actors.stream import OUT_STREAM, OutLimits
 from tests.support.nats import TestServer, running_server
 from tests.support.proxy import Proxy, proxy_before
 from tests.support.system_leadline import Leadline, Running, clean_environment
@@ -58,6 +59,9 @@ class World:
         #: Sentences about what must not be.
         self.violated: list[str] = []
         self._asked = Asked()
+        #: Both streams as far as they were read: nothing in them changes.
+        self._log_so_far: list[evidence.Entry] = []
+        self._out_so_far: list[evidence.Out] = []
         self._log = threading.Lock()
         self._began = time.monotonic()
 
@@ -87,6 +91,7 @@ class World:
         until = time.monotonic() + PATIENCE
         while time.monotonic() < until:
             if self.running.said("ready"):
+                self.note("ready")
                 return True
             if self.running.process.poll() is not None:
                 return False
@@ -179,7 +184,10 @@ class World:
     def look_at_the_dead(self) -> None:
         """Nothing runs: what holds at every moment must hold of what is on the disk."""
         found = evidence.gather_events(self.data, self.businesses, self.house.folder)
-        found.log = evidence.read_log(self.server.url)
+        url, log, out = self.server.url, self._log_so_far, self._out_so_far
+        log += evidence.read_log(url, after=log[-1].sequence if log else 0)
+        out += evidence.read_out(url, after=out[-1].sequence if out else 0)
+        found.log, found.out = list(log), list(out)
         self.judge(found, invariants.ALWAYS)
         self.tally["looks at what a dead runner left"] += 1
 
@@ -199,20 +207,23 @@ def made(folder: Path, seed: int, settings: str, businesses: dict[str, str]) -> 
     ):
         world = World(folder, seed, server, proxy, businesses)
         world.house.set(settings)
-        _ensure_stream(server.url)
+        _ensure_streams(server.url)
         try:
             yield world
         finally:
             world.house.end_all()
 
 
-def _ensure_stream(url: str) -> None:
+def _ensure_streams(url: str) -> None:
     import asyncio  # noqa: PLC0415
 
     async def ensure() -> None:
         client = await connect(url, name="verify", reconnect=False)
         try:
             await stream.ensure(client)
+            # JetStream is to recognise no repeat: what is out once is so by the outbox's own doing.
+            forgets = stream.out_configuration(OutLimits()) | {"duplicate_window": 100_000_000}
+            await jetstream.call(client, f"STREAM.CREATE.{OUT_STREAM}", forgets)
         finally:
             await client.close()
 

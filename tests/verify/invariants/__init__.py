@@ -8,12 +8,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from tests.verify.evidence import Evidence
-from tests.verify.invariants import effects, log, sagas, views
+from tests.verify.invariants import effects, log, outbox, parking, sagas, views
 
 Invariant = Callable[[Evidence], Iterable[str]]
 
-ALWAYS: tuple[Invariant, ...] = (*log.ALWAYS, *sagas.ALWAYS, *effects.ALWAYS)
-AT_REST: tuple[Invariant, ...] = (*log.AT_REST, *sagas.AT_REST, *effects.AT_REST, *views.AT_REST)
+ALWAYS: tuple[Invariant, ...] = (
+    *log.ALWAYS,
+    *sagas.ALWAYS,
+    *parking.ALWAYS,
+    *effects.ALWAYS,
+    *outbox.ALWAYS,
+)
+AT_REST: tuple[Invariant, ...] = (
+    *log.AT_REST,
+    *sagas.AT_REST,
+    *effects.AT_REST,
+    *outbox.AT_REST,
+    *views.AT_REST,
+)
 
 #: Violations of one invariant that are told; a broken promise is mostly broken often.
 TOLD = 5

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 
 from domain import events as ev
 from domain.tokens import encode
-from tests.verify.evidence import Evidence, Line, of_type
+from tests.verify.evidence import Evidence, of_type
+from tests.verify.ledgers import Line
 
 _EXECUTED = (ev.StepExecuted, ev.ActionExecuted)
 _COMPENSATED = (ev.StepCompensated, ev.ActionCompensated)
@@ -27,15 +28,20 @@ def every_call_was_recorded_before_it_was_made(evidence: Evidence) -> Iterator[s
 
 
 def no_attempt_is_made_twice(evidence: Evidence) -> Iterator[str]:
-    """A target saw no more calls of a key than were started and not given back."""
+    """A target saw no more calls of a key than were started and not given back. A call that it answered with 401 is
+    made and given back: no attempt is lost for its settings."""
     allowed: Counter[str] = Counter()
+    for_settings: Counter[str] = Counter()
     for _, event in of_type(evidence.events, ev.ActionStarted, ev.ActionDeferred):
         if isinstance(event, ev.ActionStarted):
             allowed[event.key] += 1
         elif event.returned_attempt:
             allowed[event.key] -= 1
-    for key, calls in Counter(line.key for line in evidence.ledger).items():
-        if calls > allowed[key]:
+            for_settings[event.key] += event.reason == "target_configuration"
+    made = Counter(line.key for line in evidence.ledger)
+    misconfigured = Counter(line.key for line in evidence.ledger if line.misconfigured)
+    for key, calls in made.items():
+        if calls - misconfigured[key] > allowed[key] or calls > allowed[key] + for_settings[key]:
             yield f"{key} was called {calls} times, and {allowed[key]} attempts are recorded"
 
 
@@ -98,6 +104,24 @@ def no_target_sees_another_businesss_calls(evidence: Evidence) -> Iterator[str]:
             yield f"{line.file}: {line.key} was sent for {line.business_id}/{line.lead_id}"
 
 
+def no_deadline_is_set_for_a_configuration(evidence: Evidence) -> Iterator[str]:
+    """What waits until its target's settings are mended waits as long as that takes; an attempt that was begun is given
+    back."""
+    begun: set[str] = set()
+    kinds = (ev.ActionStarted, ev.ActionDeferred, ev.ActionFailed, ev.CompensationFailed)
+    for recorded, event in of_type(evidence.events, *kinds):
+        if isinstance(event, ev.ActionStarted):
+            begun.add(event.key)
+            continue
+        if not isinstance(event, ev.ActionDeferred):
+            begun.discard(event.key)  # a run of the message that comes later may have the same key
+            continue
+        given_back = event.returned_attempt is (event.key in begun)
+        if event.reason == "target_configuration" and (event.deadline or not given_back):
+            yield f"{recorded.stream}: {event.key} waits for its target's configuration: {event}"
+        begun.discard(event.key)
+
+
 def effect_of(lines: list[Line], key: str) -> bool:
     """Whether a key has an effect: what a person finds who asks the target's own people."""
     return any(line.key == key and line.effect for line in lines)
@@ -120,5 +144,6 @@ ALWAYS = (
     a_step_stands_at_most_once,
     a_once_target_is_asked_once_for_an_effect,
     no_target_sees_another_businesss_calls,
+    no_deadline_is_set_for_a_configuration,
 )
 AT_REST = (what_is_proved_not_to_have_happened_did_not,)

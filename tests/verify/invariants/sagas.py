@@ -13,7 +13,7 @@ from domain.lead import LeadState
 from domain.rejects import RejectsState
 from domain.snapshots import Snapshots
 from domain.tokens import lead_of_stream
-from projections.unfinished import WAITS_FOR_PERSON
+from projections.unfinished import TARGET_CONFIGURATION, waits_for_person
 from tests.support import domain_invariants as rules
 from tests.verify.evidence import Evidence
 
@@ -61,8 +61,15 @@ def what_has_not_ended_is_named_with_what_it_waits_for(evidence: Evidence) -> It
         yield f"{key} is named as unfinished ({rows[key]['waiting_for']}), and has ended"
     for business, lead_id in {key[:2] for key in rows}:
         waits = {row["waiting_for"] for key, row in rows.items() if key[:2] == (business, lead_id)}
-        if not waits & WAITS_FOR_PERSON:
+        if not any(map(waits_for_person, waits)):
             yield f"{business}/{lead_id} waits for {sorted(waits)}, and nothing is at work"
+
+
+def nothing_waits_for_a_target_that_is_mended(evidence: Evidence) -> Iterator[str]:
+    """At rest all targets answer well, and the runner was started since: whoever waited for that has gone on."""
+    for row in evidence.views["unfinished"]:
+        if row["waiting_for"] == TARGET_CONFIGURATION:
+            yield f"{row['business_id']}/{row['lead_id']} {row['message_id']} waits for a {TARGET_CONFIGURATION}"
 
 
 def what_a_person_must_settle_is_in_the_queue(evidence: Evidence) -> Iterator[str]:
@@ -126,5 +133,6 @@ ALWAYS = (*(_over_leads(rule) for rule in rules.OF_HISTORY), a_snapshot_is_what_
 AT_REST = (
     the_state_accounts_for_every_message,
     what_has_not_ended_is_named_with_what_it_waits_for,
+    nothing_waits_for_a_target_that_is_mended,
     what_a_person_must_settle_is_in_the_queue,
 )
