@@ -61,12 +61,12 @@ class Intake(Part, frozen=True):
 
 
 class Pool(Part, frozen=True):
-    #: Threads that the lead actors share. More than two were slower wherever it was measured.
-    threads: AtLeastOne = 2
+    #: Threads that the lead actors share. They share one interpreter too: more were slower wherever it was measured.
+    threads: AtLeastOne = 1
     #: How long a thread may keep the interpreter: longer raises latency, shorter costs throughput.
     switch_interval_ms: Annotated[float, Meta(gt=0, le=100)] = 0.5
     #: A thread that is at one message for longer is said to hang (log, `status`, `/metrics`), and replaced.
-    busy_warning_seconds: Annotated[float, Meta(gt=0)] = 10.0
+    busy_warning_seconds: Annotated[float, Meta(gt=0)] = 2.0
 
 
 class Leads(Part, frozen=True):

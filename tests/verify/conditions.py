@@ -92,6 +92,7 @@ def _limits(dice: random.Random) -> str:
     """Small, so that a few hundred messages meet every border: sleep, full memory, many commits, many batches."""
     return f"""
 [pool]
+threads = {dice.choice((1, 1, 2, 3))}
 busy_warning_seconds = 1
 [leads]
 idle_seconds = {dice.choice((0.3, 2, 60))}
