@@ -293,7 +293,7 @@ class System:
             self._breakers.append(actor)
             self.directory.install(actor)
             actor.load()  # leads ask it from their own threads; one that is open arms its timer
-            self._closers.append(actor.stop_workers)
+            self._closers.append(actor.staff.stop)
             self.directory.wake([actor.actor_urn])  # one that its settings have opened is probed
 
     def _install_rejects(self, recording: Recording) -> tuple[set[str], set[str]]:

@@ -12,23 +12,18 @@ here, at no append.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from queue import SimpleQueue
 from typing import Any
 
 import structlog
 from msgspec import Struct
-from pykka import ActorRef
-from pykka._envelope import Envelope
 
 from actors.calls import PARKED_US, CallRegistry
 from actors.protocol import Wake
 from actors.recording import Cause, Recording, RecordingActor
-from actors.stretch import Stretch
 from actors.turns import Turns, Waiting
-from actors.worker import CallEnded, Job, Worker
+from actors.worker import CallEnded, Job, Staff
 from domain import breaker
 from domain.breaker import Breaker, BreakerPolicy
 from domain.commands import EndWait
@@ -78,8 +73,6 @@ class BreakerActor(RecordingActor):
     __slots__ = (
         "_begin",
         "_breaker",
-        "_jobs",
-        "_next_worker",
         "_out",
         "_room_is_armed",
         "_turns",
@@ -89,11 +82,8 @@ class BreakerActor(RecordingActor):
         "calls",
         "lets_through",
         "on_death",
-        "replaced",
-        "running",
-        "stretches",
+        "staff",
         "target",
-        "workers",
     )
 
     def __init__(
@@ -112,18 +102,13 @@ class BreakerActor(RecordingActor):
         #: Transitions before those that are read.
         self._begin = 0
         self.reset()
-        self._jobs: SimpleQueue[Envelope[Any]] = SimpleQueue()
+        self.staff = Staff(self, target.workers)
         #: (key, attempt) of the calls let out and not answered for → the breaker's generation then.
         self._out: dict[tuple[str, int], int] = {}
         clock, workers = recording.clock, target.workers if target.once else None
         self._turns = Turns(target.calls_per_second, target.longest_pause, clock.monotonic, workers=workers)
         self._room_is_armed = False
-        self._next_worker = 0
         self._watching = False
-        self.workers: dict[int, ActorRef[Worker]] = {}
-        self.replaced: set[int] = set()
-        self.running: dict[int, tuple[ActionCall, float]] = {}
-        self.stretches: dict[tuple[str, int], Stretch] = {}
         #: Read by the workers: whether a job that is no probe may still go out.
         self.lets_through = True
         if target.once:
@@ -178,11 +163,6 @@ class BreakerActor(RecordingActor):
     def on_crash(self, error: BaseException, current: Any) -> None:
         self.on_death(self.actor_urn, error)
 
-    def stop_workers(self) -> None:
-        """End the workers that are idle; one at a call is left to the end of the process."""
-        for ref in self.workers.values():
-            ref.stop(block=False)
-
     def held(self) -> int:
         """How many calls wait here for their turn. Any thread."""
         return len(self._turns.held)
@@ -236,8 +216,7 @@ class BreakerActor(RecordingActor):
         self._breaker = breaker.let_out(self._breaker)
         self._turns.went_out(call)
         self._out[call.key, call.attempt] = self._breaker.generation
-        self._staff()
-        self._jobs.put(Envelope(Job(call, probe)))
+        self.staff.put(Job(call, probe), len(self._out))
         self._keep_watch()
 
     def _refusal(self, state: Breaker) -> NotCalled:
@@ -267,8 +246,7 @@ class BreakerActor(RecordingActor):
         call, outcome = ended.call, ended.outcome
         generation = self._out.pop((call.key, call.attempt), None)
         if ended.last:
-            self.workers.pop(ended.worker, None)
-            self._staff()  # others' calls may wait behind the one that ended it
+            self.staff.gone(ended.worker, len(self._out))
         if generation is None:
             return  # given up on before it came back
         self._turns.came_back(call)
@@ -362,14 +340,7 @@ class BreakerActor(RecordingActor):
             self._room_is_armed = True
             self.arm(self.actor_urn, RoomAgain(), delay_us / 1e6, "room")
 
-    # The workers.
-
-    def _staff(self) -> None:
-        """A worker for each call that is out, up to the target's number."""
-        while len(self.workers) < min(len(self._out), self.target.workers):
-            number = self._next_worker
-            self._next_worker += 1
-            self.workers[number] = Worker.start(number, self, self._jobs)
+    # Calls that do not come back.
 
     def _keep_watch(self) -> None:
         if not self._watching and (self._out or (self._turns.leads and self._breaker.state != "open")):
@@ -379,18 +350,12 @@ class BreakerActor(RecordingActor):
     def _watch(self, now: datetime) -> None:
         """Answer for calls whose worker does not come back, and put another worker in its place."""
         patience = self.target.timeout * 1.5 + 1.0
-        since = time.monotonic() - patience
-        for number, (call, began) in list(self.running.items()):
-            generation = self._out.get((call.key, call.attempt))
-            if began < since and generation is not None:
-                del self._out[call.key, call.attempt]
+        for number, call in self.staff.longer_than(patience):
+            generation = self._out.pop((call.key, call.attempt), None)
+            if generation is not None:
                 self._turns.came_back(call)
                 log.error("call does not come back", target=self.target.name, key=call.key)
-                self.running.pop(number, None)
-                self.workers.pop(number, None)
-                self.replaced.add(number)
-                self.stretches.get((call.key, call.attempt), Stretch()).break_off()  # a new one is nobody's
-                self._staff()
+                self.staff.replace(number, call, len(self._out))
                 self._end(call, Unknown(f"no answer within {patience:.0f} s"), generation, now)
         self._turns.lose_late()
         if self._turns.leads:

@@ -94,5 +94,5 @@ class Guardian:
 
 def whose_code_hangs(guardian: Guardian, breakers: Iterable[BreakerActor]) -> tuple[str, ...]:
     """Leads and other actors by name, targets with the number of calls that do not come back."""
-    calls = (f"{b.target.name} ({len(b.replaced)} calls)" for b in breakers if b.replaced)
+    calls = (f"{b.target.name} ({len(b.staff.replaced)} calls)" for b in breakers if b.staff.replaced)
     return (*guardian.hanging(), *calls)

@@ -160,13 +160,13 @@ def test_calls_that_went_out_before_the_breaker_opened_prove_nothing_about_its_p
     eventually(lambda: len(target.requests) == 8)
     for n in range(5):
         request = target.requests[n]
-        call = next(c for c, _ in breaker_of(system).running.values() if c.key == request.key)
+        call = next(c for c, _ in breaker_of(system).staff.running.values() if c.key == request.key)
         system.directory.tell(BREAKER, ended(call, Failed("down")))
     eventually(lambda: transitions(system) == ["BreakerOpened"])
     system.fire(BREAKER, "open")
     eventually(lambda: transitions(system)[-1] == "BreakerHalfOpened")
     before = len(transitions(system))
-    stragglers = [c for c, _ in breaker_of(system).running.values() if c.key == target.requests[7].key]
+    stragglers = [c for c, _ in breaker_of(system).staff.running.values() if c.key == target.requests[7].key]
     system.directory.tell(BREAKER, ended(stragglers[0], Failed("down")))
     eventually(lambda: breaker_of(system).at_rest() and breaker_of(system).actor_inbox.empty())
     assert len(transitions(system)) == before
@@ -205,7 +205,7 @@ def test_no_more_calls_are_out_than_the_target_has_workers(boot: Boot) -> None:
     system = boot(log, {"notify_sales": target}, workers=3)
     eventually(lambda: len(target.requests) == 3)
     eventually(lambda: system.calls.count() == 20)
-    assert len(breaker_of(system).workers) == 3
+    assert len(breaker_of(system).staff.workers) == 3
     target.release()
     system.settle()
     assert dispositions(system, range(20)) == ["MessageCompleted"] * 20
@@ -278,11 +278,11 @@ def test_calls_that_wait_behind_one_that_ends_its_worker_are_made_by_the_next(bo
     target.hold()
     send(log, range(3))
     system = boot(log, {"notify_sales": target}, workers=1)
-    eventually(lambda: breaker_of(system)._jobs.qsize() == 2)
+    eventually(lambda: breaker_of(system).staff.jobs.qsize() == 2)
     target.release()
     system.settle()
     assert dispositions(system, range(3)).count("MessageCompleted") == 2
-    assert len(breaker_of(system).workers) == 1
+    assert len(breaker_of(system).staff.workers) == 1
 
 
 def test_a_call_that_does_not_come_back_is_an_unknown_outcome_and_its_worker_is_replaced(boot: Boot) -> None:
@@ -294,8 +294,8 @@ def test_a_call_that_does_not_come_back_is_an_unknown_outcome_and_its_worker_is_
     eventually(lambda: len(target.requests) == 1)
     breaker = breaker_of(system)
     hung = threading.active_count()
-    [(number, (call, began))] = breaker.running.items()
-    breaker.running[number] = (call, began - 100.0)
+    [(number, (call, began))] = breaker.staff.running.items()
+    breaker.staff.running[number] = (call, began - 100.0)
     system.fire(BREAKER, "watch")
     eventually(lambda: len(target.requests) == 2)
     lead = next(n for n in ("lead-1", "lead-2") if stream_of(n) == call.stream)
@@ -303,7 +303,7 @@ def test_a_call_that_does_not_come_back_is_an_unknown_outcome_and_its_worker_is_
     target.release()
     system.settle()
     assert sorted(dispositions(system, range(1, 3))) == ["MessageCompleted", "MessageDeadLettered"]
-    assert len(breaker.workers) == 1
+    assert len(breaker.staff.workers) == 1
     eventually(lambda: threading.active_count() <= hung)  # the replaced one has gone
 
 
@@ -370,7 +370,7 @@ def test_a_second_writer_of_a_breaker_makes_no_call_go_out_twice(boot: Boot) -> 
     send(log, range(6, 8))
     system.read()
     eventually(lambda: len(breaker.actor_inbox.mail) == 2)
-    calls = [call for call, _ in list(breaker.running.values())][:5]
+    calls = [call for call, _ in list(breaker.staff.running.values())][:5]
     for call in calls:
         system.directory.tell(BREAKER, ended(call, Failed("down")))
     system.dispatcher.schedule(breaker)
@@ -442,16 +442,16 @@ def test_a_call_that_loops_for_ever_is_broken_off_and_gives_its_thread_back(boot
     log, target = Log(), Looping("once")
     log.message("m1")
     system = boot(log, {"notify_sales": target})
-    eventually(lambda: bool(breaker_of(system).stretches))
+    eventually(lambda: bool(breaker_of(system).staff.stretches))
     breaker = breaker_of(system)
-    [(number, (call, began))] = breaker.running.items()
+    [(number, (call, began))] = breaker.staff.running.items()
     looping = threading.active_count()
-    breaker.running[number] = (call, began - 100.0)
+    breaker.staff.running[number] = (call, began - 100.0)
     system.fire(BREAKER, "watch")
     system.settle()
     eventually(lambda: threading.active_count() < looping)
-    eventually(lambda: not breaker.replaced)
-    assert not breaker.stretches
+    eventually(lambda: not breaker.staff.replaced)
+    assert not breaker.staff.stretches
     assert [e.category for e in system.events() if isinstance(e, ev.MessageDeadLettered)] == [
         "outcome_unknown"
     ]

@@ -248,7 +248,7 @@ def test_what_stood_in_the_workers_queue_when_the_pause_began_is_held_back_too(b
     target.hold()
     send(log, range(10))
     system = boot(log, {"notify_sales": target}, workers=1)
-    eventually(lambda: system.breakers[SALES]._jobs.qsize() == 9)
+    eventually(lambda: system.breakers[SALES].staff.jobs.qsize() == 9)
     target.release()
     system.settle()
     assert len(target.requests) == 1
@@ -398,7 +398,7 @@ def test_a_slow_target_of_one_business_holds_up_no_other(boot: Boot, idempotency
     assert len(slow.requests) == 2
     held = [system.kinds(f"lead-{n}", "acme-deli") for n in range(100)]
     assert max(kinds.count("ActionStarted") for kinds in held) == 1
-    assert len(system.breakers[SALES].workers) <= 2
+    assert len(system.breakers[SALES].staff.workers) <= 2
     slow.release()
     eventually(
         lambda: {system.kinds(f"lead-{n}", "acme-deli")[-1] for n in range(100)} == {"MessageCompleted"}

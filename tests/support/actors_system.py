@@ -343,7 +343,7 @@ class ActorSystem:
             if isinstance(target, HeldTarget) and target.holds:
                 continue
             breaker = self.breakers[name]
-            if breaker._out or breaker.running or not breaker._jobs.empty():
+            if breaker._out or breaker.staff.running or not breaker.staff.jobs.empty():
                 return False
         held = sum(breaker.held() for breaker in self.breakers.values())
         holds = any(getattr(target, "holds", False) for _, target in self._named.values())
@@ -358,7 +358,7 @@ class ActorSystem:
         self._journal_ref.stop(block=False)
         eventually(lambda: not self._journal_ref.is_alive() or self.journal_actor.actor_stopped.is_set())
         for breaker in self.breakers.values():
-            breaker.stop_workers()
+            breaker.staff.stop()
         self.dispatcher.stop()
         self.store.close()
 
