@@ -75,9 +75,8 @@ def _asked(address: str, settings: Settings) -> Iterator[Finding]:
         )
     if hanging := int(gauges.get("pool_hanging", 0)):
         mend = "the log names the lead; mend the handler or action that does not return, and start again"
-        yield Finding(
-            "runner", "bad", f"{hanging} of {settings.pool.threads} threads hang at one message", mend
-        )
+        who = f"{hanging} {'leads are' if hanging > 1 else 'lead is'}"
+        yield Finding("runner", "bad", f"{who} at one message for too long", mend)
     if gauges.get("intake_connected") == 0:
         mend = "see that NATS runs and answers; it connects again by itself"
         yield Finding("runner", "bad", "it has no connection to NATS", mend)

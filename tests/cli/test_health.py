@@ -222,7 +222,7 @@ def test_views_that_are_damaged_are_said_and_what_makes_them_anew(tmp_path: Path
     ("gauges", "said"),
     [
         ({"journal_stalled": 1.0}, "the event store cannot be written"),
-        ({"pool_hanging": 1.0}, "1 of 2 threads hang"),
+        ({"pool_hanging": 1.0}, "1 lead is at one message for too long"),
         ({"intake_connected": 0.0}, "no connection to NATS"),
     ],
 )

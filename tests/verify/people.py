@@ -66,7 +66,9 @@ class People:
         self._number = 0
         #: (dead letter, when its row last changed) that were dealt with.
         self._dealt_with: set[tuple[str, str]] = set()
-        #: The same → when it was first seen.
+        #: Those of stopped leads whose code is not mended yet: left for the end.
+        self._left: set[tuple[str, str]] = set()
+        #: (dead letter, when its row last changed) → when it was first seen.
         self._seen: dict[tuple[str, str], float] = {}
         self._over = threading.Event()
         self._hurry = threading.Event()
@@ -76,6 +78,7 @@ class People:
     def let_all_go_on(self, within: float) -> bool:
         """Whether, once the targets answer well, no lead is stopped, and nothing waits behind a dead letter or for a
         target's configuration before the time is up."""
+        self._dealt_with -= self._left
         self._hurry.set()
         return patiently(lambda: not self._held_up(), within)
 
@@ -126,8 +129,9 @@ class People:
     def _for_letter(self, row: Row) -> Iterator[PersonsCommand]:
         dice, letter = self._dice, row["id"]
         if row["category"] == "lead_stopped":
-            if dice.random() < 0.8:
-                return  # its code is not mended yet
+            if not self._hurry.is_set() and dice.random() < 0.8:
+                self._left.add((letter, row["updated_at"]))
+                return
             yield co.ResumeLead(**self._who())
         elif row["category"] == "outcome_unknown":
             not_happened: tuple[Settled, ...] = ("undone", "undone", "retry", "skip")
