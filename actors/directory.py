@@ -18,7 +18,15 @@ from actors.lead import LeadActor, LeadParts
 from actors.pool import PooledActor, Runnable
 from actors.protocol import Mail, Rejection, Wake
 from actors.rejects import StopLead
-from domain.commands import PersonsCommand, ReceiveMessage, ResumeLead, encode_command
+from domain import replies
+from domain.commands import (
+    ExpireReply,
+    PersonsCommand,
+    ReceiveMessage,
+    RedriveReply,
+    ResumeLead,
+    encode_command,
+)
 from domain.errors import StoreUnreadableError
 from domain.messages import command_subject, message_subject
 from domain.rejects import is_about_reject
@@ -267,9 +275,10 @@ class Directory:
     def _turn_away(self, stream: str, message: Any, why: str) -> None:
         """A stopped lead's mail becomes a reject; outcomes and timers are dropped, its events tell later."""
         if isinstance(message, Mail):
-            if isinstance(message.command, PersonsCommand):
-                self.answered.add(message.command.command_id)
-            self.reject(_rejection(stream, message, why))
+            rejection = _rejection(stream, message, why)
+            if rejection.command is not None:
+                self.answered.add(rejection.command.command_id)
+            self.reject(rejection)
 
     def _resume(self, mail: Mail) -> None:
         """From here on the lead's mail is held, until the rejects say what becomes of it."""
@@ -286,6 +295,7 @@ def _partition(stream: str) -> int:
 
 
 def _rejection(stream: str, mail: Mail, why: str) -> Rejection:
+    """Messages are kept, and replies that came too late: nobody would give these again. Other commands are refused."""
     command = mail.command
     business, lead_id = lead_of_stream(stream)
     if isinstance(command, ReceiveMessage):
@@ -303,9 +313,23 @@ def _rejection(stream: str, mail: Mail, why: str) -> Rejection:
             reports=mail.reports,
         )
     _, _, token = stream.split(":", 2)
+    subject = command_subject(business, token)
+    if isinstance(command, ExpireReply | RedriveReply):
+        reply = command.reply if isinstance(command, RedriveReply) else command
+        return Rejection(
+            mail.place,
+            subject,
+            replies.kept(reply),
+            f"the reply to {reply.message_id!r} came too late, and the lead is stopped ({why});"
+            " `leadline lead resume` makes its task",
+            "lead_stopped",
+            trace=mail.trace,
+            redrive_of=command.redrive_of if isinstance(command, RedriveReply) else None,
+            reports=mail.reports,
+        )
     return Rejection(
         mail.place,
-        command_subject(business, token),
+        subject,
         encode_command(command),
         "the lead is stopped; give the command again once it is resumed",
         trace=mail.trace,

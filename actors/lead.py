@@ -23,7 +23,9 @@ from domain.commands import (
     EndWait,
     InterruptAction,
     PersonsCommand,
+    ReceiveMessage,
     RecordOutcome,
+    RedriveReply,
 )
 from domain.events import Event, Place, Recorded
 from domain.lead import LeadState, Wait
@@ -194,8 +196,8 @@ class LeadActor(RecordingActor):
     def settled(self, batch: Sequence[Any]) -> None:
         """The batch is durable: answer who asked, and do what is due."""
         for message in batch:
-            if isinstance(message, Mail) and isinstance(message.command, PersonsCommand):
-                self._answer(message.command)
+            if isinstance(message, Mail) and (given := _given(message)) is not None:
+                self._answer(given)
         self._act()
         self.shared.recovered(self.actor_urn)
 
@@ -244,8 +246,18 @@ class LeadActor(RecordingActor):
         self.shared.crashed(self, error, current)
 
 
+def _given(mail: Mail) -> PersonsCommand | None:
+    """The command that the mail is; None for a message."""
+    command = mail.command
+    if isinstance(command, ReceiveMessage):
+        return None
+    return command.reply if isinstance(command, RedriveReply) else command
+
+
 def _cause_of(mail: Mail) -> Cause:
     command = mail.command
-    if isinstance(command, PersonsCommand):
-        return Cause(f"in:{mail.place.sequence}", command.command_id, mail.trace, mail.place)
-    return Cause(f"in:{mail.place.sequence}", command.message.message_id, mail.trace, mail.place)
+    if isinstance(command, ReceiveMessage):
+        correlation = command.message.message_id
+    else:
+        correlation = command.reply.command_id if isinstance(command, RedriveReply) else command.command_id
+    return Cause(f"in:{mail.place.sequence}", correlation, mail.trace, mail.place)

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from domain.commands import AnyPersonsCommand, PersonsCommand, ReceiveMessage
+from domain.commands import AnyPersonsCommand, PersonsCommand, ReceiveMessage, RedriveReply
 from domain.events import Place
 
 
@@ -19,12 +19,12 @@ class Wake(Struct, frozen=True):
 
 
 class Mail(Struct, frozen=True, gc=False):
-    """One entry of the log, decoded: a message or a person's command, for one lead."""
+    """One entry of the log, decoded: a message or a person's command, for one lead; or what was kept of one."""
 
     #: The lead's stream id, `lead:<business>:<lead token>`.
     stream: str
     place: Place
-    command: ReceiveMessage | AnyPersonsCommand
+    command: ReceiveMessage | RedriveReply | AnyPersonsCommand
     trace: str = ""
     #: Whether recording this reports `place`: of several redriven ones only the last does.
     reports: bool = True
@@ -47,7 +47,7 @@ class Rejection(Struct, frozen=True, gc=False):
     #: The dead letter it was redriven from, and falls back to.
     redrive_of: str | None = None
     reports: bool = True
-    #: The command that it is, where it can be read and its lead is stopped: it is refused.
+    #: The command that it is, where it is refused since its lead is stopped.
     command: PersonsCommand | None = None
     #: Command id and reply subject of a command that cannot be taken, where both can be read.
     asker: tuple[str, str] | None = None

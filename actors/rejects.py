@@ -17,7 +17,16 @@ from actors.protocol import Mail, Recorder, Rejection, Replies
 from actors.recording import Cause, Recording, RecordingActor
 from domain import events as ev
 from domain import rejects, tokens
-from domain.commands import AmendDeadLetter, CommandOutcome, PersonsCommand, ReceiveMessage, ResumeLead
+from domain.commands import (
+    AmendDeadLetter,
+    CommandOutcome,
+    ExpireReply,
+    PersonsCommand,
+    ReceiveMessage,
+    RedriveReply,
+    ResumeLead,
+    decode_command,
+)
 from domain.errors import Rejected
 from domain.events import MessageRejected, Place, Recorded
 from domain.messages import (
@@ -275,19 +284,27 @@ class RejectsActor(RecordingActor):
 
     def _redriven(self, mail: Mail, sent_back: Sequence[str]) -> list[Mail]:
         """The bodies of these dead letters as mail, in order; the last one reports the command's place."""
-        messages = [
-            (row, message, dead_letter_id)
+        found = [
+            (row, command)
             for dead_letter_id in sent_back
             if (row := self._row(dead_letter_id)) is not None
-            and isinstance(message := self._read(row), IncomingMessage)
+            and (command := self._again(row, dead_letter_id)) is not None
         ]
-        if sent_back and not messages:
+        if sent_back and not found:
             self.shared.positions.recorded([mail.place])
-        last = len(messages) - 1
+        last = len(found) - 1
         return [
-            Mail(row.lead_stream, mail.place, ReceiveMessage(message, redrive_of), row.trace, n == last)
-            for n, (row, message, redrive_of) in enumerate(messages)
+            Mail(row.lead_stream, mail.place, command, row.trace, n == last)
+            for n, (row, command) in enumerate(found)
         ]
+
+    def _again(self, row: RejectRow, dead_letter_id: str) -> ReceiveMessage | RedriveReply | None:
+        """What the lead is told; None for a body that cannot be taken any more."""
+        if rejects.is_command(row):
+            reply = _kept_reply(row)
+            return RedriveReply(reply, dead_letter_id) if reply is not None else None
+        message = self._read(row)
+        return ReceiveMessage(message, dead_letter_id) if isinstance(message, IncomingMessage) else None
 
     def _why_unreadable(self, row: RejectRow, command: PersonsCommand) -> str:
         """Why the body that the command leaves the row with is no message; empty where it is one."""
@@ -315,6 +332,15 @@ class RejectsActor(RecordingActor):
     def _decoded(self, row: RejectRow, body: bytes) -> IncomingMessage:
         _, _, business, token = row.subject.split(".", 3)
         return decode_message(body, business, token, self.shared.tenants)
+
+
+def _kept_reply(row: RejectRow) -> ExpireReply | None:
+    """The only command that is kept for a stopped lead."""
+    try:
+        command = decode_command(payload_bytes(row.payload))
+    except Rejected:
+        return None
+    return command if isinstance(command, ExpireReply) else None
 
 
 def _rejected(rejection: Rejection) -> MessageRejected:

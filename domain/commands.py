@@ -109,6 +109,13 @@ class ReceiveMessage(Command, frozen=True):
     redrive_of: str | None = None
 
 
+class RedriveReply(Command, frozen=True):
+    """A reply that came too late while its lead was stopped; `redrive_of` names the dead letter that it was."""
+
+    reply: ExpireReply
+    redrive_of: str
+
+
 class RecordOutcome(Command, frozen=True):
     """A call has ended. Addressed by (key, attempt), so that a stale one finds nobody waiting [H4]."""
 

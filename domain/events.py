@@ -358,7 +358,8 @@ class DeadLetterAmended(Event, frozen=True):
 
 class DeadLetterResolved(Event, frozen=True):
     """Settled by a person: `done` completes the message, `undone` says that nothing of it stands, `retried` has
-    the step in question called again, `skipped` leaves it as it is."""
+    the step in question called again, `skipped` leaves it as it is. Or, without a message, by a lead that has the reply
+    which was kept while it was stopped."""
 
     dead_letter_id: str
     message_id: str | None

@@ -25,6 +25,7 @@ from domain.commands import (
     PersonsCommand,
     ReceiveMessage,
     RecordOutcome,
+    RedriveReply,
 )
 from domain.events import Event, MessageReceived, Place, Recorded
 from domain.playbook import Playbook
@@ -93,6 +94,9 @@ def decide(
             return replies.expire(state.base_key, command, playbook, known=known, now=now)
         events = operate.decide(state.queue, state.letters, state.tasks, command, playbook, now=now)
         return events if state.holder is None else [_behind(state.holder, event) for event in events]
+    if isinstance(command, RedriveReply):
+        events, taken = decide(state, command.reply, playbook, now=now), replies.taken(command, place)
+        return events if taken.command_id in state.commands else (*events, taken)
     current = _awaiting(state, command)
     if current is None:
         return ()
@@ -303,11 +307,7 @@ def _duplicate(state: LeadState, event: ev.DuplicateDetected, recorded: Recorded
         state.redriven[event.redrive_of] = recorded.at
 
 
-def _executed(state: LeadState, event: ev.ActionExecuted, _: Recorded) -> None:
-    state.tasks[event.task.task_id] = "pending"
-
-
-def _reply_expired(state: LeadState, event: ev.ReplyExpired, _: Recorded) -> None:
+def _task_made(state: LeadState, event: ev.ActionExecuted | ev.ReplyExpired, _: Recorded) -> None:
     state.tasks[event.task.task_id] = "pending"
 
 
@@ -386,9 +386,9 @@ _COMMANDED = frozenset(kind for kind in ev.STORED_NAMES if "command_id" in kind.
 _APPLY: dict[type[Event], Callable[[LeadState, Any, Recorded], None]] = {
     MessageReceived: _received,
     ev.DuplicateDetected: _duplicate,
-    ev.ActionExecuted: _executed,
+    ev.ActionExecuted: _task_made,
     ev.ActionCompensated: _compensated,
-    ev.ReplyExpired: _reply_expired,
+    ev.ReplyExpired: _task_made,
     ev.TaskStarted: _task_started,
     ev.TaskCompleted: _task_ended,
     ev.TaskCancelled: _task_ended,

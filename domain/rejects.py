@@ -139,6 +139,11 @@ def row_of(held: Held, rejected: MessageRejected, body: Event) -> RejectRow:
     )
 
 
+def is_command(row: RejectRow) -> bool:
+    """Whether the dead letter is a command, and no message."""
+    return row.subject.startswith(_COMMANDS)
+
+
 def decide(
     state: RejectsState, lead_stream: str, command: PersonsCommand, row: RejectRow | None, unreadable: str
 ) -> Sequence[Event]:
@@ -256,15 +261,17 @@ def lead_stream_of(subject: str) -> str:
 
 def _why_not(row: RejectRow, unreadable: str) -> str:
     if row.category == "lead_stopped":
-        return "its lead is stopped: `leadline lead resume` delivers all of its messages, in order"
-    if row.subject.startswith(_COMMANDS):
+        return "its lead is stopped: `leadline lead resume` delivers all that is kept for it, in order"
+    if is_command(row):
         return "a command is not redriven: give it again"
     return unreadable
 
 
 def _amend(row: RejectRow, command: co.AmendDeadLetter, unreadable: str) -> Sequence[Event]:
-    if row.subject.startswith(_COMMANDS):
-        return refuse(command, "a command is not redriven: give it again, and discard this")
+    if is_command(row):
+        kept = row.category == "lead_stopped"
+        instead = "`leadline lead resume` delivers it as it is" if kept else "give it again, and discard this"
+        return refuse(command, f"a command is not amended: {instead}")
     payload = command.changes.get("payload")
     if set(command.changes) != {"payload"} or not isinstance(payload, str):
         return refuse(command, "of a rejected message only `payload`, the whole body as text, can be amended")

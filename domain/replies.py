@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
+import msgspec
+
 from domain import events as ev
-from domain.commands import ExpireReply
-from domain.events import Event, MessageReceived, Task
+from domain.commands import ExpireReply, RedriveReply, encode_command
+from domain.events import DeadLetterResolved, Event, MessageReceived, Place, Task
 from domain.messages import clean
 from domain.operate import refuse
 from domain.playbook import Playbook
@@ -53,3 +55,22 @@ def expire(
     )
     told = (command.command_id, command.by, command.why)
     return (ev.ReplyExpired(message_id, task, command.window_ended_at, *told),)
+
+
+def taken(command: RedriveReply, place: Place | None) -> DeadLetterResolved:
+    """The event that closes the dead letter of a reply which its lead has now, or had before: one for each resume that
+    delivers it, whose place it is."""
+    return DeadLetterResolved(
+        command.redrive_of,
+        None,
+        "done",
+        f"redrive/{command.redrive_of}/{place.sequence if place else 0}",
+        "leadline",
+        "its lead was stopped, and has it now",
+    )
+
+
+def kept(command: ExpireReply) -> bytes:
+    """The body that is kept of a reply while its lead is stopped: no more of it than its task will hold."""
+    cut = {name: getattr(command, name)[:MAX_TEXT] for name in ("response", "intent", "text")}
+    return encode_command(msgspec.structs.replace(command, **cut))

@@ -1,18 +1,21 @@
-"""Commands to a lead that is stopped: refused for good, but for those that it has answered before."""
+"""Commands to a lead that is stopped: refused for good, but for those that it has answered before, and for replies
+that came too late."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from domain import events as ev
-from domain.commands import StartTask
+from domain.commands import CommandOutcome, DiscardDeadLetter, ExpireReply, StartTask
 from tests.support.actors_outside import Poison
 from tests.support.actors_people import obey, resume, stop_lead
-from tests.support.actors_system import ActorSystem, Boot, Log, booting, rejects_of
+from tests.support.actors_system import ActorSystem, Boot, Log, booting, rejects_of, stream_of
+from tests.support.eventually import eventually
 
 
 @pytest.fixture
@@ -74,3 +77,139 @@ def test_what_a_stopped_lead_has_not_answered_is_refused_for_good(boot: Boot) ->
     assert obey(system, new) == refused
     assert told_of(system, "new") == [rejects_of()]
     assert system.position_is_complete()
+
+
+# replies that came too late
+
+
+def late(command_id: str = "reply/1") -> ExpireReply:
+    """The outbox has found it too late to answer m1."""
+    ends = datetime(2026, 11, 2, tzinfo=UTC)
+    return ExpireReply(
+        command_id=command_id, by="leadline", message_id="m1", window_ended_at=ends, response="Yes."
+    )
+
+
+def with_a_late_reply(boot: Boot, log: Log, poison: Poison) -> ActorSystem:
+    """A lead that is stopped, a reply behind its kept messages, and a message behind that."""
+    system = boot(log, modules=(poison.module(),))
+    stop_lead(system, log, poison)
+    system.checkpoint()
+    log.command(late())
+    log.message("m4")
+    system.read()
+    system.settle()
+    return system
+
+
+def kept(system: ActorSystem) -> list[ev.MessageRejected]:
+    found = [r.event for r in system.everything()]
+    return [event for event in found if isinstance(event, ev.MessageRejected)]
+
+
+def taken(system: ActorSystem) -> list[str]:
+    """What the lead has taken since it was resumed, in order."""
+    marks = {"MessageReceived", "ReplyExpired", "DeadLetterResolved", "CommandRefused", "DuplicateDetected"}
+    return [kind for kind in system.kinds() if kind in marks][1:]
+
+
+REPLY = ["ReplyExpired", "DeadLetterResolved"]
+IN_ORDER = ["MessageReceived"] * 2 + REPLY + ["MessageReceived"]
+
+
+def test_a_late_reply_to_a_stopped_lead_is_kept_with_its_messages_and_comes_back_in_order(
+    boot: Boot,
+) -> None:
+    log, poison = Log(), Poison("m2")
+    system = with_a_late_reply(boot, log, poison)
+    rows = kept(system)
+    assert [row.category for row in rows] == ["lead_stopped"] * 4
+    assert [row.message_id for row in rows] == ["m2", "m3", None, "m4"]
+    assert "'m1' came too late" in rows[2].reason
+    assert system.position_is_complete()
+    poison.mend()
+    resume(system, log)
+    assert taken(system) == IN_ORDER
+    closed = [e.dead_letter_id for e in system.events() if isinstance(e, ev.DeadLetterResolved)]
+    assert closed == [rows[2].dead_letter_id]
+    [expired] = [e for e in system.events() if isinstance(e, ev.ReplyExpired)]
+    done = StartTask(command_id="start", by="ann", task_id=expired.task.task_id)
+    assert obey(system, done).done
+    assert system.position_is_complete()
+
+
+def test_all_of_it_is_read_again_after_a_crash_and_nothing_is_recorded_twice(boot: Boot) -> None:
+    log, poison = Log(), Poison("m2")
+    system = with_a_late_reply(boot, log, poison)
+    before = system.everything()
+    system.crash()
+    system = boot(log, modules=(poison.module(),))
+    system.settle()
+    assert system.everything() == before
+    poison.mend()
+    resume(system, log)
+    before = system.everything()
+    system.crash()
+    system = boot(log, modules=(poison.module(),))
+    system.settle()
+    assert system.everything() == before
+    assert taken(system) == IN_ORDER
+    assert system.position_is_complete()
+
+
+def test_a_resumed_lead_that_is_stopped_again_keeps_the_reply_anew(boot: Boot) -> None:
+    log, poison = Log(), Poison("m2")
+    system = with_a_late_reply(boot, log, poison)
+    ids = [row.dead_letter_id for row in kept(system)]
+    resume(system, log)
+    system.restart_lead()
+    system.restart_lead()
+    eventually(lambda: system.directory.stopped() == [stream_of()])
+    system.settle()
+    assert taken(system) == []
+    assert [row.dead_letter_id for row in kept(system)] == ids * 2
+    poison.mend()
+    resume(system, log, "once more")
+    assert taken(system) == IN_ORDER
+    assert system.position_is_complete()
+
+
+def test_the_outbox_may_send_it_twice(boot: Boot) -> None:
+    """Each has a dead letter of its own, and the lead makes one task."""
+    log, poison = Log(), Poison("m2")
+    system = with_a_late_reply(boot, log, poison)
+    log.command(late())
+    system.read()
+    system.settle()
+    poison.mend()
+    resume(system, log)
+    log.command(late())
+    system.read()
+    system.settle()
+    assert taken(system) == [*IN_ORDER, "DeadLetterResolved"]
+    closed = {e.dead_letter_id for e in system.events() if isinstance(e, ev.DeadLetterResolved)}
+    assert closed == {row.dead_letter_id for row in kept(system) if row.message_id is None}
+    assert system.position_is_complete()
+
+
+def test_a_kept_reply_that_a_person_discards_does_not_come_back(boot: Boot) -> None:
+    log, poison = Log(), Poison("m2")
+    system = with_a_late_reply(boot, log, poison)
+    [row] = [row for row in kept(system) if row.message_id is None]
+    assert obey(system, DiscardDeadLetter(command_id="c1", by="ann", dead_letter_id=row.dead_letter_id)).done
+    poison.mend()
+    resume(system, log)
+    assert taken(system) == ["MessageReceived"] * 3
+    assert system.position_is_complete()
+
+
+def test_whoever_gave_it_is_answered_once_the_lead_has_it(boot: Boot) -> None:
+    log, poison = Log(), Poison("m2")
+    system = with_a_late_reply(boot, log, poison)
+    log.command(msgspec.structs.replace(late("reply/2"), reply_to="_INBOX.bob"))
+    system.read()
+    system.settle()
+    poison.mend()
+    resume(system, log)
+    [body] = [body for subject, body in system.replies.published if subject == "_INBOX.bob"]
+    assert msgspec.json.decode(body, type=CommandOutcome).done

@@ -229,6 +229,21 @@ def test_a_command_is_not_redriven() -> None:
     assert partition.refusal == "a command is not redriven: give it again"
 
 
+@pytest.mark.parametrize("command", [co.RetryDeadLetter(**told()), amend("hello")])
+def test_a_command_that_is_kept_for_a_stopped_lead_waits_for_its_resume_as_it_is(
+    command: co.PersonsCommand,
+) -> None:
+    partition = Partition()
+    partition.stop()
+    partition.reject(rejected(subject="leads.cmd.acme-foods.lead-1", category="lead_stopped"), place(1))
+    partition.command(command)
+    assert "`leadline lead resume` delivers" in partition.refusal
+    assert names(partition.command(co.DiscardDeadLetter(**told("c2")))) == ["DeadLetterDiscarded"]
+    [resumed] = partition.command(co.ResumeLead(command_id="c3", by="ann"))
+    assert isinstance(resumed, ev.LeadResumed)
+    assert resumed.dead_letter_ids == ()
+
+
 def test_a_command_is_answered_from_the_record_by_its_id() -> None:
     partition = Partition()
     partition.command(co.RetryDeadLetter(**told()))

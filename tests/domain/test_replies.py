@@ -6,8 +6,10 @@ from datetime import timedelta
 from typing import Any
 
 from domain import commands as co
-from domain.events import CommandRefused, ReplyExpired
+from domain import replies
+from domain.events import CommandRefused, DeadLetterResolved, ReplyExpired
 from domain.lead import REMEMBERED
+from domain.messages import MAX_MESSAGE_BYTES
 from tests.support.domain_given import T0, Story, names
 
 
@@ -77,3 +79,55 @@ def test_a_text_that_no_task_should_hold_is_cut_and_cleaned() -> None:
     assert len(event.task.description) == 4096
     assert event.task.description.startswith("a\ufffdb")
     assert event.task.metadata["response"] == "\ufffd"
+
+
+def kept(redrive_of: str = "reject-1", **fields: Any) -> co.RedriveReply:
+    return co.RedriveReply(late(**fields), redrive_of)
+
+
+def test_a_reply_that_was_kept_of_a_stopped_lead_makes_its_task_and_closes_its_dead_letter() -> None:
+    story = answered()
+    place = story.next_place()
+    expired, closed = story.tell(kept(), place=place)
+    assert isinstance(expired, ReplyExpired)
+    assert isinstance(closed, DeadLetterResolved)
+    assert (closed.dead_letter_id, closed.message_id, closed.outcome) == ("reject-1", None, "done")
+    assert story.crash().tell(kept(), place=place) == [], "the same resume, again after a crash"
+
+
+def test_several_replies_come_with_one_resume() -> None:
+    story = answered()
+    place = story.next_place()
+    story.tell(kept("reject-1"), place=place)
+    told = names(story.tell(kept("reject-2", command_id="reply/e-2"), place=place))
+    assert told == ["ReplyExpired", "DeadLetterResolved"]
+
+
+def test_a_kept_reply_that_its_lead_has_already_only_closes_its_dead_letter() -> None:
+    story = answered()
+    story.command(late())
+    assert names(story.tell(kept(), place=story.next_place())) == ["DeadLetterResolved"]
+    later = names(story.tell(kept(), place=story.next_place()))
+    assert later == ["DeadLetterResolved"], "it was kept anew, and a later resume delivers it"
+    assert len(story.state.tasks) == 2
+
+
+def test_a_kept_reply_that_its_lead_refuses_closes_its_dead_letter_too() -> None:
+    story = answered()
+    told = story.tell(kept(message_id="m2"), place=story.next_place())
+    assert names(told) == ["CommandRefused", "DeadLetterResolved"]
+
+
+def test_of_a_reply_no_more_is_kept_than_its_task_holds() -> None:
+    story = answered()
+    whole = late(response="\x01" * 300_000, text="\x01" * 300_000, intent="\x01" * 300_000)
+    body = replies.kept(whole)
+    assert len(body) < MAX_MESSAGE_BYTES
+    again = co.decode_command(body)
+    assert isinstance(again, co.ExpireReply)
+    [of_part] = answered().command(again)
+    [of_whole] = story.command(whole)
+    assert isinstance(of_part, ReplyExpired)
+    assert isinstance(of_whole, ReplyExpired)
+    assert of_part.task.metadata["response"] == of_whole.task.metadata["response"]
+    assert of_part.task.description == of_whole.task.description

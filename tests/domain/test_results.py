@@ -276,6 +276,15 @@ def _resolved(dead_letter_id: str) -> Event:
     return DeadLetterResolved(dead_letter_id, "m1", "done", "c1", "ann", "seen")
 
 
+def test_a_reply_that_a_resumed_lead_gets_too_late_is_no_result() -> None:
+    story = Story()
+    story.receive("m1")
+    before = results(story.history)
+    reply = co.ExpireReply(command_id="c1", message_id="m1", window_ended_at=T0, response="yes", **WHO)
+    assert len(story.tell(co.RedriveReply(reply, "reject-1"), place=story.next_place())) == 2
+    assert results(story.history) == before
+
+
 # when the lead wrote
 
 

@@ -297,6 +297,20 @@ def test_a_redriven_reject_is_resolved_when_it_is_received(
     assert (letters(story), processed(story)) == ([("resolved", category)], [("retrying", "in_progress")])
 
 
+def test_a_kept_reply_is_resolved_when_its_lead_has_it_and_ends_no_message(
+    story: Story, lead: LeadStory
+) -> None:
+    lead.add(lead.received("m1"))
+    subject = "leads.cmd.acme.=2B49=20151=2F1"
+    story.add("rejects:3", rejected("d1", message=None, category="lead_stopped", subject=subject))
+    story.add("rejects:3", ev.LeadResumed(lead.stream, ("d1",), "c1", "ann", ""))
+    assert letters(story) == [("retrying", "lead_stopped")]
+    lead.add(ev.DeadLetterResolved("d1", None, "done", "redrive/d1/9", "leadline", ""))
+    assert letters(story) == [("resolved", "lead_stopped")]
+    assert processed(story) == [("retrying", "in_progress")]
+    assert waiting(story) == {"m1": "its turn"}
+
+
 def test_a_redriven_duplicate_is_resolved_too(story: Story, lead: LeadStory) -> None:
     lead.whole("m-bad")
     story.add("rejects:3", rejected("d1"), ev.DeadLetterRetried("d1", "m-bad", 2, "c1", "ann", ""))

@@ -85,17 +85,13 @@ def what_the_outbox_has_passed_is_out(evidence: Evidence) -> Iterator[str]:
 
 
 def every_disposition_is_told_and_every_reply_sent_or_a_task(evidence: Evidence) -> Iterator[str]:
-    """At rest. A reply that came too late is its lead's event instead, and never beside; of a lead that was stopped
-    then, the rejects have refused it."""
+    """At rest. A reply that came too late is its lead's event instead, and never beside."""
     out, last = _out(evidence), len(evidence.events)
     if evidence.outbox is None or evidence.outbox.position != last:
         yield f"the outbox stands at {evidence.outbox}, and the last event is {last}"
     if len(lives := {one.event[0] for one in evidence.out}) > 1:
         yield f"the outbox has begun anew: {sorted(lives)}"
     expired = {event.command_id for _, event in of_type(evidence.events, ev.ReplyExpired)}
-    for recorded, event in of_type(evidence.events, ev.CommandRefused):
-        if recorded.stream.startswith("rejects:"):
-            expired.add(event.command_id)
     for position, told in _told(evidence).items():
         if (position, "results") not in out:
             yield f"event {position} has no result in LEADS_OUT: {told}"

@@ -87,7 +87,7 @@ def no_row_holds_another_businesss_words(evidence: Evidence) -> Iterator[str]:
             yield f"task {row['task_id']} of {row['business_id']}/{row['lead_id']} says {row['description'][:80]!r}"
     for row in evidence.views["dead_letter_queue"]:
         if row["category"] != "rejected":
-            yield from _wrong_payload(row)
+            yield from _wrong_payload(row, leads)
     for name in ("tasks", "dead_letter_queue", "leads"):
         for row in evidence.views[name]:
             tenant = evidence.businesses.get(row["business_id"])
@@ -172,9 +172,15 @@ def _dispositions(history: list[ev.Event]) -> dict[str, str]:
     return found
 
 
-def _wrong_payload(row: Row) -> Iterator[str]:
-    """A dead letter of a message that was understood keeps the message as it came."""
+def _wrong_payload(row: Row, leads: set[tuple[str, str]]) -> Iterator[str]:
+    """A dead letter of a message that was understood keeps the message as it came; that of a late reply, what the
+    lead wrote."""
     body = json.loads(row["original_payload"])
+    if row["message_id"] is None:
+        said = tuple(body["text"].split("|")[:2])
+        if said in leads and said != (row["business_id"], row["lead_id"]):
+            yield f"dead letter {row['id']} of {row['business_id']}/{row['lead_id']} answers {body['text'][:80]!r}"
+        return
     ids = tuple(body.get(name) for name in ("business_id", "lead_id", "message_id"))
     if ids != (row["business_id"], row["lead_id"], row["message_id"]):
         yield f"dead letter {row['id']} of {row['business_id']}/{row['lead_id']} holds the message {ids}"
