@@ -253,13 +253,15 @@ class RejectsActor(RecordingActor):
         return rejects.decide(self.state, lead_stream, command, row, unreadable)
 
     def _mail_of(self, lead_stream: str) -> list[str]:
-        """The dead letters that are kept for a lead, in order."""
+        """The dead letters that are kept for a lead, in order; but for those whose bodies cannot be taken any more (a
+        business may be another tenant's now), which stay for a person to amend."""
         events = [self._event(version).event for version in self.state.mail.get(lead_stream, ())]
+        kept = [event.dead_letter_id for event in events if isinstance(event, MessageRejected)]
+        rows = [(dead_letter_id, self._row(dead_letter_id)) for dead_letter_id in kept]
         return [
-            event.dead_letter_id
-            for event in events
-            if isinstance(event, MessageRejected)
-            and rejects.find(self.state, event.dead_letter_id) is not None
+            dead_letter_id
+            for dead_letter_id, row in rows
+            if row is not None and self._again(row, dead_letter_id) is not None
         ]
 
     def _carry_out(

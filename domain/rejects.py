@@ -159,7 +159,7 @@ def decide(
     told = (command.command_id, command.by, command.why)
     match command:
         case co.RetryDeadLetter():
-            refusal = _why_not(row, unreadable)
+            refusal = _why_not(state, row, unreadable)
             if refusal:
                 return refuse(command, refusal)
             return (ev.DeadLetterRetried(dead_letter_id, row.message_id, row.run + 1, *told),)
@@ -259,8 +259,8 @@ def lead_stream_of(subject: str) -> str:
     return tokens.lead_stream(business, token)
 
 
-def _why_not(row: RejectRow, unreadable: str) -> str:
-    if row.category == "lead_stopped":
+def _why_not(state: RejectsState, row: RejectRow, unreadable: str) -> str:
+    if row.lead_stream in stopped_leads(state):
         return "its lead is stopped: `leadline lead resume` delivers all that is kept for it, in order"
     if is_command(row):
         return "a command is not redriven: give it again"

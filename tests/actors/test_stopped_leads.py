@@ -11,10 +11,18 @@ import msgspec
 import pytest
 
 from domain import events as ev
-from domain.commands import CommandOutcome, DiscardDeadLetter, ExpireReply, StartTask
+from domain.commands import (
+    AmendDeadLetter,
+    CommandOutcome,
+    DiscardDeadLetter,
+    ExpireReply,
+    RetryDeadLetter,
+    StartTask,
+)
+from domain.tenants import Tenants
 from tests.support.actors_outside import Poison
 from tests.support.actors_people import obey, resume, stop_lead
-from tests.support.actors_system import ActorSystem, Boot, Log, booting, rejects_of, stream_of
+from tests.support.actors_system import BUSINESS, ActorSystem, Boot, Log, booting, rejects_of, stream_of
 from tests.support.eventually import eventually
 
 
@@ -213,3 +221,32 @@ def test_whoever_gave_it_is_answered_once_the_lead_has_it(boot: Boot) -> None:
     resume(system, log)
     [body] = [body for subject, body in system.replies.published if subject == "_INBOX.bob"]
     assert msgspec.json.decode(body, type=CommandOutcome).done
+
+
+def test_kept_mail_that_cannot_be_taken_any_more_stays_to_be_amended_and_goes_out_then(boot: Boot) -> None:
+    log, poison = Log(), Poison("m2")
+    system = boot(log, modules=(poison.module(),))
+    stop_lead(system, log, poison)
+    log.message("m4", tenant_id="acme")
+    log.message("m5")
+    system.read()
+    system.settle()
+    moved = Tenants.of({"globex": [BUSINESS]})  # the settings of a later start
+    for actor in system.rejects:
+        actor.shared = msgspec.structs.replace(actor.shared, tenants=moved)
+    poison.mend()
+    resume(system, log)
+    received = [e.message_id for e in system.events() if isinstance(e, ev.MessageReceived)]
+    assert received == ["m1", "m2", "m3", "m5"]
+    [kept] = [
+        r.event
+        for r in system.history(rejects_of())
+        if isinstance(r.event, ev.MessageRejected) and r.event.message_id == "m4"
+    ]
+    why = {"by": "ann", "dead_letter_id": kept.dead_letter_id}
+    assert "is not the tenant of" in obey(system, RetryDeadLetter(command_id="r1", **why)).reason
+    mended = {"payload": kept.payload.replace('"tenant_id": "acme"', '"tenant_id": "globex"')}
+    assert obey(system, AmendDeadLetter(command_id="a", changes=mended, **why)).done
+    assert obey(system, RetryDeadLetter(command_id="r2", **why)).done
+    assert [e.message_id for e in system.events() if isinstance(e, ev.MessageCompleted)][-1] == "m4"
+    assert system.position_is_complete()
