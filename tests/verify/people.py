@@ -49,6 +49,10 @@ _UNKNOWN = (
     " AND json_extract(state, '$.event.category') = 'outcome_unknown' ORDER BY originator_version DESC LIMIT 1"
 )
 
+_STOPS = (
+    "SELECT rowid, topic, json_extract(state, '$.event.lead_stream') AS stream FROM stored_events"
+    " WHERE topic IN ('lead_stopped.v1', 'lead_resumed.v1') ORDER BY rowid"
+)
 _NOT_UNDONE = (
     "SELECT json_extract(state, '$.event.key') AS key FROM stored_events"
     " WHERE topic = 'compensation_failed.v1' AND originator_id = ?"
@@ -68,6 +72,8 @@ class People:
         self._dealt_with: set[tuple[str, str]] = set()
         #: Those of stopped leads whose code is not mended yet: left for the end.
         self._left: set[tuple[str, str]] = set()
+        #: Positions of the stops after which a lead was resumed.
+        self._resumed: set[int] = set()
         #: (dead letter, when its row last changed) → when it was first seen.
         self._seen: dict[tuple[str, str], float] = {}
         self._over = threading.Event()
@@ -107,11 +113,26 @@ class People:
             self._dealt_with.add((row["id"], row["updated_at"]))
             for command in self._for_letter(row):
                 yield self._given(command, row["business_token"], row["lead_token"])
+        if self._hurry.is_set():
+            yield from self._resume_stopped(letters)
         tasks = query(views, _TASKS)
         for row in self._dice.sample(tasks, min(AT_ONCE, len(tasks))):
             yield self._given(self._for_task(row), encode(row["business_id"]), encode(row["lead_id"]))
         if tasks and self._dice.random() < 0.3:
             yield from self._nonsense(tasks[0])
+
+    def _resume_stopped(self, letters: list[Row]) -> Iterator[Sent]:
+        """Also leads of which no mail is kept. What they refused to do meanwhile is asked of them again."""
+        stops: dict[str, tuple[str, int]] = {}
+        for row in query(self._events(), _STOPS):
+            stops[row["stream"]] = (row["topic"], row["rowid"])
+        for stream, (topic, position) in stops.items():
+            if topic == "lead_stopped.v1" and position not in self._resumed:
+                self._resumed.add(position)
+                _, business, lead = stream.split(":")
+                of_lead = [r for r in letters if (r["business_token"], r["lead_token"]) == (business, lead)]
+                self._dealt_with -= {(row["id"], row["updated_at"]) for row in of_lead}
+                yield self._given(co.ResumeLead(**self._who()), business, lead)
 
     def _can_be_settled(self, row: Row) -> bool:
         """Not dealt with yet; and where a target is asked what happened, it has had the time to do it."""
@@ -192,8 +213,9 @@ class People:
         """Whether a compensation of it that is recorded as failed has happened all the same."""
         stream = f"lead:{row['business_token']}:{row['lead_token']}"
         keys = query(self._events(), _NOT_UNDONE, (stream, row["message_id"]))
-        lines = read_ledgers(self._world.house.folder)
-        return any(effect_of(lines, key["key"]) for key in keys)
+        names, folder = [key["key"] for key in keys], self._world.house.folder
+        lines = read_ledgers(folder) + read_servers(folder, names)
+        return any(effect_of(lines, name) for name in names)
 
     def _events(self) -> Path:
         return self._world.data / "events.db"
