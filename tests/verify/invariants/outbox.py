@@ -30,13 +30,13 @@ class Told(NamedTuple):
 
 def what_is_out_is_what_its_event_says(evidence: Evidence) -> Iterator[str]:
     """Each message of LEADS_OUT stands for an event of the lead that its subject and its body name."""
-    told = _told(evidence)
+    told, ids = _told(evidence), _event_ids(evidence)
     for one in evidence.out:
         expected = told.get(one.event[1])
         if expected is None:
             yield f"{one.subject} {one.sequence} was made from event {one.event[1]}, which ends no message"
             continue
-        if one.headers.get("Nats-Msg-Id") != f"{evidence.events[one.event[1] - 1].event_id}/{one.kind}":
+        if one.headers.get("Nats-Msg-Id") != f"{ids[one.event[1]]}/{one.kind}":
             yield f"{one.subject} {one.sequence} has another event's id"
         business, lead = (str(one.body.get(name)) for name in ("business_id", "lead_id"))
         said = (one.subject, (encode(business), encode(lead)), one.body.get("message_id"))
@@ -74,19 +74,20 @@ def what_the_outbox_has_passed_is_out(evidence: Evidence) -> Iterator[str]:
     if evidence.outbox is None:
         return
     out, expired = _out(evidence), {_command_id(entry.body) for entry in evidence.log if entry.kind == "cmd"}
+    ids = _event_ids(evidence)
     for position, told in _told(evidence).items():
         if position > evidence.outbox.position:
             continue
         if (position, "results") not in out:
             yield f"the outbox stands at {evidence.outbox.position}, and event {position} ({told}) is not out"
-        too_late = f"reply/{evidence.events[position - 1].event_id}" in expired
+        too_late = f"reply/{ids[position]}" in expired
         if told.response and (position, "replies") not in out and not too_late:
             yield f"the outbox stands at {evidence.outbox.position}, and the reply of {position} is not out"
 
 
 def every_disposition_is_told_and_every_reply_sent_or_a_task(evidence: Evidence) -> Iterator[str]:
     """At rest. A reply that came too late is its lead's event instead, and never beside."""
-    out, last = _out(evidence), len(evidence.events)
+    out, ids, last = _out(evidence), _event_ids(evidence), evidence.events[-1].position
     if evidence.outbox is None or evidence.outbox.position != last:
         yield f"the outbox stands at {evidence.outbox}, and the last event is {last}"
     if len(lives := {one.event[0] for one in evidence.out}) > 1:
@@ -96,9 +97,14 @@ def every_disposition_is_told_and_every_reply_sent_or_a_task(evidence: Evidence)
         if (position, "results") not in out:
             yield f"event {position} has no result in LEADS_OUT: {told}"
         sent = (position, "replies") in out
-        too_late = f"reply/{evidence.events[position - 1].event_id}" in expired
+        too_late = f"reply/{ids[position]}" in expired
         if sent + too_late != bool(told.response):
             yield f"the reply of event {position} ({told}) was sent: {sent}, was too late: {too_late}"
+
+
+def _event_ids(evidence: Evidence) -> dict[int, str]:
+    """By position: what a person has skipped is not among the events."""
+    return {recorded.position: recorded.event_id for recorded in evidence.events}
 
 
 def _told(evidence: Evidence) -> dict[int, Told]:
