@@ -349,7 +349,8 @@ def the_metrics_equal_a_recount(found: Evidence) -> None:
 
 
 def each_message_has_one_row_with_its_disposition(found: Evidence) -> None:
-    found.views["processed_messages"][0]["disposition"] = "in_progress"
+    row = next(row for row in found.views["processed_messages"] if row["disposition"] == "completed")
+    row["disposition"] = "in_progress"
 
 
 def no_row_holds_another_businesss_words(found: Evidence) -> None:
