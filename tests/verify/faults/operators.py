@@ -104,10 +104,11 @@ def _do(world: World, *words: str) -> Answer | None:
 
 
 def _damage(world: World) -> Row | None:
-    """A random event of a breaker."""
+    """The newest event of some breaker: older ones need not be read."""
     rows: list[dict[str, Any]] = query(
         world.data / "events.db",
-        "SELECT rowid AS row FROM stored_events WHERE originator_id LIKE 'breaker:%' AND state <> x'7b'",
+        "SELECT max(rowid) AS row FROM stored_events WHERE originator_id LIKE 'breaker:%' AND state <> x'7b'"
+        " GROUP BY originator_id",
     )
     if not rows:
         return None
