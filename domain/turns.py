@@ -18,8 +18,8 @@ from domain.work import Step
 
 
 def asked_by(state: LeadState, events: Sequence[Event]) -> ActionStarted | None:
-    """The call that these events of the lead would begin, where it needs a turn; it is the only one of them."""
-    begun = events[-1] if events else None
+    """The call that these events of the lead would begin, where it needs a turn: such a start stands alone."""
+    begun = events[0] if len(events) == 1 else None
     if not isinstance(begun, ActionStarted):
         return None
     return begun if state.queue[0].plan[begun.n].idempotency == "once" else None

@@ -22,7 +22,7 @@ from outbox.position import OutboxPosition, PositionFile, advanced
 from outbox.replies import Replies
 from outbox.sending import NotConfirmedError, Publication
 from outbox.wire import result_publication
-from projections.build import Stopping
+from projections.aside import Stopping
 
 
 class RelaySettings(Struct, frozen=True):

@@ -26,7 +26,7 @@ from outbox.relay import Relay, RelaySettings
 from outbox.replies import Replies, last_on
 from outbox.sending import NotConfirmedError, Publication, Sender
 from outbox.service import Asking
-from projections.build import Stopping
+from projections.aside import Stopping
 
 log = structlog.get_logger(__name__)
 

@@ -10,6 +10,15 @@ import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
+from typing import Protocol
+
+_LOOK_SECONDS = 0.05
+
+
+class Stopping(Protocol):
+    """What `threading.Event` and `multiprocessing.Event` have in common here."""
+
+    def is_set(self) -> bool: ...
 
 
 class Aside:
@@ -27,12 +36,14 @@ class Aside:
         atexit.register(self.kill)
         writer.close()
 
-    def alive(self) -> bool:
-        return self._process.is_alive()
-
-    def join(self, seconds: float | None = None) -> None:
-        """Wait for its end, so long at most."""
-        self._process.join(seconds)
+    def finish(self, stop: Stopping | None) -> bool:
+        """Wait for its end. False where the wait was stopped before: it is killed then."""
+        while self._process.is_alive():
+            if stop is not None and stop.is_set():
+                self.kill()
+                return False
+            self._process.join(_LOOK_SECONDS)
+        return True
 
     def kill(self) -> None:
         """End it where it is, if it has not ended."""
@@ -41,7 +52,7 @@ class Aside:
         self._process.join()
 
     def failure(self) -> str | None:
-        """What ended it, in one line; None where it came to its end. It is not alive."""
+        """What ended it, in one line; None where it came to its end. Asked once it has ended."""
         atexit.unregister(self.kill)
         if self._process.exitcode == 0:
             return None

@@ -13,14 +13,14 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 from msgspec import Struct
 
 from domain.errors import LeadlineError, UnknownEventError
 from domain.ports import EventLog
-from projections.aside import Aside
+from projections.aside import Aside, Stopping
 from projections.database import open_writer
 from projections.fold import Fold, Part
 from projections.schema import views_meta
@@ -36,17 +36,12 @@ OnBuilt: TypeAlias = Callable[[int, int], None]
 #: Opens a reader of the store; picklable.
 OpenLog: TypeAlias = Callable[[], EventLog]
 
-_LOOK_SECONDS = 0.05
-
 
 class RebuildStoppedError(LeadlineError):
     """The rebuild was told to stop before it had come to the end; the old views stand."""
 
-
-class Stopping(Protocol):
-    """What `threading.Event` and `multiprocessing.Event` have in common here."""
-
-    def is_set(self) -> bool: ...
+    def __init__(self) -> None:
+        super().__init__("the rebuild was stopped; the old views stand")
 
 
 class Building(Struct, frozen=True):
@@ -85,7 +80,7 @@ def fill(
     last = log.last_position() if building.upto is None else building.upto
     while position.position < last:
         if building.stop is not None and building.stop.is_set():
-            raise RebuildStoppedError("the rebuild was stopped; the old views stand")
+            raise RebuildStoppedError
         try:
             limit = min(building.batch, last - position.position)
             events = log.read(position.position, limit, fold.kinds)
@@ -138,10 +133,8 @@ def _build_both(log: EventLog, path: Path, building: Building) -> ViewsPosition 
     beside = Aside("rebuild-part", _build_beside, building.open_log, other, building.batch, building.upto)
     try:
         _build_part(log, path, building, "work")
-        while beside.alive():
-            if building.stop is not None and building.stop.is_set():
-                raise RebuildStoppedError("the rebuild was stopped; the old views stand")
-            beside.join(_LOOK_SECONDS)
+        if not beside.finish(building.stop):
+            raise RebuildStoppedError
         failure = beside.failure()
         if failure is not None:
             raise OSError(f"the part of the rebuild that is made beside failed: {failure}")

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from projections.aside import Aside
-from projections.build import SMALL, OpenLog, RebuildStoppedError, Stopping
+from projections.aside import Aside, Stopping
+from projections.build import SMALL, OpenLog, RebuildStoppedError
 from projections.rebuild import rebuild
-
-_LOOK_SECONDS = 0.05
 
 
 def rebuild_elsewhere(open_log: OpenLog, views: str | Path, stop: Stopping) -> None:
@@ -24,11 +22,8 @@ def rebuild_elsewhere(open_log: OpenLog, views: str | Path, stop: Stopping) -> N
     finally:
         log.close()
     work = Aside("rebuild", _rebuild, open_log, views)
-    while work.alive() and not stop.is_set():
-        work.join(_LOOK_SECONDS)
-    if work.alive():
-        work.kill()  # what it was building is worth nothing before the swap
-        raise RebuildStoppedError("the rebuild was stopped; the old views stand")
+    if not work.finish(stop):  # what it was building is worth nothing before the swap
+        raise RebuildStoppedError
     failure = work.failure()
     if failure is not None:
         raise OSError(f"the rebuild failed: {failure}")

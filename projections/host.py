@@ -20,8 +20,8 @@ from typing import Protocol
 
 import structlog
 
-from projections.aside import end_with_parent
-from projections.build import OpenLog, Stopping
+from projections.aside import Stopping, end_with_parent
+from projections.build import OpenLog
 from projections.elsewhere import rebuild_elsewhere
 from projections.projector import ProjectorSettings, Rebuilder, run_projector
 

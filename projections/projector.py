@@ -19,7 +19,8 @@ from msgspec import Struct
 
 from domain.errors import UnknownEventError
 from domain.ports import EventLog
-from projections.build import OpenLog, RebuildStoppedError, Stopping
+from projections.aside import Stopping
+from projections.build import OpenLog, RebuildStoppedError
 from projections.database import file_of, open_writer
 from projections.fold import Fold
 from projections.rebuild import RebuildBusyError, rebuild

@@ -18,12 +18,12 @@ from msgspec import Struct
 
 from domain.errors import LeadlineError
 from domain.ports import EventLog
+from projections.aside import Stopping
 from projections.build import (
     BATCH,
     Building,
     OnBuilt,
     OpenLog,
-    Stopping,
     build,
     companions,
     fill,

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
@@ -21,17 +19,11 @@ from domain.outcomes import Done, Failed, Outcome, Unknown
 from domain.ports import ActionCall, TargetRequest
 from domain.retry import PARKED
 from tests.support.actors_outside import T0, HeldTarget
-from tests.support.actors_system import ActorSystem, Boot, Log, booting, stream_of
+from tests.support.actors_system import ActorSystem, Boot, Log, stream_of
 from tests.support.eventually import eventually
 
 SALES = "notify_sales-target"
 BREAKER = f"breaker:{SALES}"
-
-
-@pytest.fixture
-def boot(tmp_path: Path) -> Iterator[Boot]:
-    with booting(tmp_path) as start:
-        yield start
 
 
 def transitions(system: ActorSystem) -> list[str]:

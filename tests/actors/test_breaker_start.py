@@ -18,7 +18,7 @@ from domain import breaker, codec
 from domain.breaker import Breaker
 from domain.events import BreakerClosed, BreakerHalfOpened, BreakerOpened, Event, Recorded
 from tests.support.actors_outside import T0, HeldTarget
-from tests.support.actors_system import ActorSystem, Boot, Log, booting
+from tests.support.actors_system import ActorSystem, Boot, Log
 from tests.support.eventually import eventually
 
 SALES = "notify_sales-target"
@@ -30,12 +30,6 @@ HALF = BreakerHalfOpened(SALES)
 CLOSED = BreakerClosed(SALES)
 #: Long enough for a replay to be felt.
 ROUNDS = 2_000
-
-
-@pytest.fixture
-def boot(tmp_path: Path) -> Iterator[Boot]:
-    with booting(tmp_path) as start:
-        yield start
 
 
 def recorded(folder: Path, *last: Event) -> Breaker:

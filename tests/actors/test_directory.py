@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
 
 import msgspec
-import pytest
 
 from actors.directory import LeadLimits
 from actors.lead import LeadActor
@@ -17,17 +15,11 @@ from domain import events as ev
 from domain.commands import ResumeLead, StartTask
 from tests.support.actors_outside import HeldTarget, Poison, Timers
 from tests.support.actors_people import resume, stop_lead
-from tests.support.actors_system import ActorSystem, Boot, Log, booting, rejects_of, stream_of
+from tests.support.actors_system import ActorSystem, Boot, Log, rejects_of, stream_of
 from tests.support.eventually import eventually
 
 LEAD = stream_of()
 DROWSY = LeadLimits(idle_sweeps=0)
-
-
-@pytest.fixture
-def boot(tmp_path: Path) -> Iterator[Boot]:
-    with booting(tmp_path) as start:
-        yield start
 
 
 def received(system: ActorSystem, lead: str = "lead-1") -> list[str]:

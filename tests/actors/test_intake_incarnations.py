@@ -45,6 +45,21 @@ def read_all(url: str, count: int, journal: FakeJournal | None = None) -> Readin
     return one
 
 
+def restored_after_reading(server: TestServer, backup: Path) -> Reading:
+    """60 entries were read; the stream that stands there now holds the first 30 of them."""
+    published(server.url, traffic(30))
+    server.stop()
+    shutil.copytree(server.store, backup)
+    server.start()
+    published(server.url, traffic(60)[30:])
+    first = read_all(server.url, 60)
+    server.stop()
+    shutil.rmtree(server.store)
+    shutil.copytree(backup, server.store)
+    server.start()
+    return first
+
+
 def purge(url: str, below: int) -> None:
     with_client(url, lambda client: jetstream.call(client, "STREAM.PURGE.LEADS", {"seq": below}))
 
@@ -61,16 +76,7 @@ def test_a_restored_stream_hands_out_sequences_again_and_begins_a_new_epoch(
     server: TestServer, tmp_path: Path
 ) -> None:
     """H6: the same `created`, and 31 where 60 had been handled."""
-    published(server.url, traffic(30))
-    server.stop()
-    shutil.copytree(server.store, tmp_path / "backup")
-    server.start()
-    published(server.url, traffic(60)[30:])
-    first = read_all(server.url, 60)
-    server.stop()
-    shutil.rmtree(server.store)
-    shutil.copytree(tmp_path / "backup", server.store)
-    server.start()
+    first = restored_after_reading(server, tmp_path / "backup")
     assert status(server.url, first.journal).rewound
     assert not status(server.url, first.journal).caught_up
     with reading(server.url, journal=first.journal) as second:
@@ -264,16 +270,7 @@ def test_where_the_record_of_a_rewind_was_skipped_all_that_the_stream_holds_is_r
     server: TestServer, tmp_path: Path
 ) -> None:
     """60 were read, 30 restored, and 100 are there now: nothing but the record tells 31 to 60 from what they were."""
-    published(server.url, traffic(30))
-    server.stop()
-    shutil.copytree(server.store, tmp_path / "backup")
-    server.start()
-    published(server.url, traffic(60)[30:])
-    first = read_all(server.url, 60)
-    server.stop()
-    shutil.rmtree(server.store)
-    shutil.copytree(tmp_path / "backup", server.store)
-    server.start()
+    first = restored_after_reading(server, tmp_path / "backup")
     with reading(server.url, journal=first.journal) as second:
         published(server.url, [body("n0", "lead-0")])
         eventually(lambda: second.handed_on(1))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -21,18 +19,12 @@ from domain.commands import (
 from domain.events import Event, Idempotency
 from domain.outcomes import Done
 from tests.support.actors_outside import HeldTarget, Poison
-from tests.support.actors_system import ActorSystem, Boot, Log, booting, stream_of
+from tests.support.actors_system import ActorSystem, Boot, Log, stream_of
 from tests.support.eventually import eventually
 
 LEAD = stream_of()
 #: A lead sleeps at the first sweep.
 DROWSY = LeadLimits(idle_sweeps=0, restart_delays=(1.0, 5.0))
-
-
-@pytest.fixture
-def boot(tmp_path: Path) -> Iterator[Boot]:
-    with booting(tmp_path) as start:
-        yield start
 
 
 def all_of(system: ActorSystem, kind: type[Event]) -> list[Event]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
-import pytest
 
 from domain import events as ev
 from domain.commands import CommandOutcome, DiscardDeadLetter, RetryDeadLetter, StartTask
@@ -14,16 +12,10 @@ from projections.queries import Views
 from projections.rebuild import rebuild
 from projections.schema import maybe_instant
 from tests.support.actors_outside import HeldTarget
-from tests.support.actors_system import Boot, Log, booting, rejects_of, stream_of
+from tests.support.actors_system import Boot, Log, rejects_of, stream_of
 from tests.support.projections_log import MemoryLog
 
 LEAD = stream_of()
-
-
-@pytest.fixture
-def boot(tmp_path: Path) -> Iterator[Boot]:
-    with booting(tmp_path) as start:
-        yield start
 
 
 def test_a_refused_command_that_comes_again_is_answered_from_the_record(boot: Boot) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -13,16 +11,10 @@ from domain.commands import EndWait, RecordOutcome
 from domain.outcomes import NotCalled
 from domain.ports import ActionCall
 from tests.support.actors_outside import HeldTarget, Timers
-from tests.support.actors_system import Boot, Log, booting, stream_of
+from tests.support.actors_system import Boot, Log, stream_of
 from tests.support.eventually import eventually
 
 LEAD = stream_of()
-
-
-@pytest.fixture
-def boot(tmp_path: Path) -> Iterator[Boot]:
-    with booting(tmp_path) as start:
-        yield start
 
 
 def test_a_wait_that_its_breaker_ends_at_once_still_leads_to_the_call(boot: Boot) -> None:

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
-
-import pytest
 
 from actors.protocol import Committed, Conflict
 from domain import events as ev
 from tests.support.actors_outside import HeldTarget
-from tests.support.actors_system import ActorSystem, Boot, Log, booting, rejects_of, stream_of
+from tests.support.actors_system import ActorSystem, Boot, Log, rejects_of, stream_of
 from tests.support.eventually import eventually
 
 LEAD = stream_of()
-
-
-@pytest.fixture
-def boot(tmp_path: Path) -> Iterator[Boot]:
-    with booting(tmp_path) as start:
-        yield start
 
 
 def received(system: ActorSystem) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,14 +19,8 @@ from domain.errors import LeadlineError
 from projections.store import ViewsPosition
 from settings import Settings
 from tests.support.actors_outside import HeldTarget
-from tests.support.actors_system import ActorSystem, Boot, Log, booting, stream_of
+from tests.support.actors_system import ActorSystem, Boot, Log, stream_of
 from tests.support.eventually import eventually
-
-
-@pytest.fixture
-def boot(tmp_path: Path) -> Iterator[Boot]:
-    with booting(tmp_path) as start:
-        yield start
 
 
 def corrupt(system: ActorSystem, stream: str, topic: str) -> None:

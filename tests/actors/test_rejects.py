@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -19,7 +17,7 @@ from domain.commands import (
 )
 from tests.support.actors_outside import Poison
 from tests.support.actors_people import obey
-from tests.support.actors_system import ActorSystem, Boot, Log, booting, rejects_of, stream_of
+from tests.support.actors_system import ActorSystem, Boot, Log, rejects_of, stream_of
 from tests.support.eventually import eventually
 
 GOOD = (
@@ -27,12 +25,6 @@ GOOD = (
     b'"intent":"PRICING_INQUIRY","confidence":0.9}'
 )
 STOLEN = GOOD.replace(b"lead-1", b"lead-2")
-
-
-@pytest.fixture
-def boot(tmp_path: Path) -> Iterator[Boot]:
-    with booting(tmp_path) as start:
-        yield start
 
 
 def rejected(system: ActorSystem) -> list[ev.MessageRejected]:

@@ -3,12 +3,9 @@ that came too late."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import msgspec
-import pytest
 
 from domain import events as ev
 from domain.commands import (
@@ -22,14 +19,8 @@ from domain.commands import (
 from domain.tenants import Tenants
 from tests.support.actors_outside import Poison
 from tests.support.actors_people import obey, resume, stop_lead
-from tests.support.actors_system import BUSINESS, ActorSystem, Boot, Log, booting, rejects_of, stream_of
+from tests.support.actors_system import BUSINESS, ActorSystem, Boot, Log, rejects_of, stream_of
 from tests.support.eventually import eventually
-
-
-@pytest.fixture
-def boot(tmp_path: Path) -> Iterator[Boot]:
-    with booting(tmp_path) as start:
-        yield start
 
 
 def told_of(system: ActorSystem, command_id: str) -> list[str]:

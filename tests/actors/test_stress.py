@@ -6,9 +6,7 @@ import random
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -20,7 +18,7 @@ from domain.breaker import BreakerPolicy
 from domain.events import Recorded
 from domain.retry import RetryPolicy
 from tests.support.actors_outside import HeldTarget, Poison
-from tests.support.actors_system import ActorSystem, Boot, Log, booting
+from tests.support.actors_system import ActorSystem, Boot, Log
 from tests.support.eventually import eventually
 
 LEADS = 60
@@ -37,12 +35,6 @@ class MachinesClock:
 
     def monotonic(self) -> float:
         return time.monotonic()
-
-
-@pytest.fixture
-def boot(tmp_path: Path) -> Iterator[Boot]:
-    with booting(tmp_path) as start:
-        yield start
 
 
 def write_traffic(log: Log, dice: random.Random) -> None:

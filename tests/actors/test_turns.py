@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from domain import events as ev
@@ -13,17 +10,11 @@ from domain.outcomes import Failed, Outcome
 from domain.ports import TargetRequest
 from domain.retry import PARKED
 from tests.support.actors_outside import HeldTarget, ManualClock
-from tests.support.actors_system import ActorSystem, Boot, Log, booting, stream_of
+from tests.support.actors_system import ActorSystem, Boot, Log, stream_of
 from tests.support.eventually import eventually
 
 SALES = "notify_sales-target"
 BREAKER = f"breaker:{SALES}"
-
-
-@pytest.fixture
-def boot(tmp_path: Path) -> Iterator[Boot]:
-    with booting(tmp_path) as start:
-        yield start
 
 
 def transitions(system: ActorSystem) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -18,17 +17,11 @@ from domain.breaker import Breaker
 from domain.commands import EndWait
 from domain.events import Idempotency
 from tests.support.actors_outside import T0, HeldTarget, ManualClock
-from tests.support.actors_system import BUSINESS, ActorSystem, Boot, Log, booting, rejects_of, stream_of
+from tests.support.actors_system import BUSINESS, ActorSystem, Boot, Log, rejects_of, stream_of
 from tests.support.eventually import eventually
 
 SALES = "notify_sales-target"
 BREAKER = f"breaker:{SALES}"
-
-
-@pytest.fixture
-def boot(tmp_path: Path) -> Iterator[Boot]:
-    with booting(tmp_path) as start:
-        yield start
 
 
 def send(log: Log, leads: range) -> None:

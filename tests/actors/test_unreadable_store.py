@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-
-import pytest
 
 from domain import events as ev
-from tests.support.actors_system import ActorSystem, Boot, Log, booting, stream_of
+from tests.support.actors_system import ActorSystem, Boot, Log, stream_of
 from tests.support.eventually import eventually
 
 RESTART = f"restart:{stream_of()}"
-
-
-@pytest.fixture
-def boot(tmp_path: Path) -> Iterator[Boot]:
-    with booting(tmp_path) as start:
-        yield start
 
 
 @contextmanager

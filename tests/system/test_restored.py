@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.support.eventually import eventually
 from tests.support.system_leadline import PATIENCE, SHORT_WAITS, TENANTS, Leadline, leadline
 from tests.support.system_sql import events, execute, query, view
+from tests.support.system_streams import with_older_stream
 from tests.support.system_targets import target
 from tests.support.system_wire import message
 
@@ -148,18 +149,7 @@ def test_a_stream_restored_from_an_older_copy_hands_out_sequences_again_and_none
     tmp_path: Path,
 ) -> None:
     with leadline(tmp_path, settings=TENANTS + SHORT_WAITS) as house:
-        older = house.folder / "older"
-        up = house.up()
-        house.publish([message(f"m-{n}") for n in range(5)])
-        house.wait_idle()
-        assert up.terminate() == 0
-        shutil.copytree(house.data / "jetstream", older)
-        up = house.up()
-        house.publish([message(f"m-{n}") for n in range(5, 10)])
-        house.wait_idle()
-        assert up.terminate() == 0
-        shutil.rmtree(house.data / "jetstream")
-        older.rename(house.data / "jetstream")
+        with_older_stream(house, 5, 10)
         house.up()
         house.publish([message(f"m-{n}") for n in range(8, 13)])
         house.wait_idle()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from tests.support.eventually import eventually
 from tests.support.nats import running_server
 from tests.support.system_leadline import PATIENCE, SHORT_WAITS, TENANTS, Leadline, leadline
 from tests.support.system_sql import events, execute, query, view
+from tests.support.system_streams import with_older_stream
 from tests.support.system_wire import Entry, message, publish_raw
 
 SETTINGS = (
@@ -128,18 +128,7 @@ def test_a_rewind_that_cannot_be_read_is_skipped_and_nothing_of_the_stream_is_le
 ) -> None:
     """After it the stream has grown beyond where it once ended: only the record of the rewind tells the two apart."""
     with leadline(tmp_path, settings=TENANTS + SHORT_WAITS) as house:
-        older = house.folder / "older"
-        up = house.up()
-        house.publish([message(f"m-{n}") for n in range(5)])
-        house.wait_idle()
-        assert up.terminate() == 0
-        shutil.copytree(house.data / "jetstream", older)
-        up = house.up()
-        house.publish([message(f"m-{n}") for n in range(5, 25)])
-        house.wait_idle()
-        assert up.terminate() == 0
-        shutil.rmtree(house.data / "jetstream")
-        older.rename(house.data / "jetstream")
+        with_older_stream(house, 5, 25)
         up = house.up()
         house.publish([message(f"m-{n}") for n in range(30, 33)])
         house.wait_idle()
