@@ -247,12 +247,12 @@ class System:
 
     def _open_directory(self) -> None:
         settings, directory = self.settings, self.directory
-        nonce, numbers = secrets.token_hex(6), itertools.count(1)
+        ids = map(f"{secrets.token_hex(6)}-%x".__mod__, itertools.count(1))
         recording = Recording(
             dispatcher=self.dispatcher,
             journal=self._handle,
             clock=self._clock,
-            next_event_id=lambda: f"{nonce}-{next(numbers):x}",
+            next_event_id=ids.__next__,
             tell=directory.tell,
             load=self.store.stream,
             backwards=self.store.backwards,

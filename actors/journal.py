@@ -12,9 +12,10 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import uuid4
 
 import structlog
@@ -31,7 +32,6 @@ from eventsourcing.persistence import (
 from eventsourcing.sqlite import (
     SQLiteConnection,
     SQLiteConnectionPool,
-    SQLiteCursor,
     SQLiteDatastore,
     SQLiteProcessRecorder,
 )
@@ -58,6 +58,9 @@ _LAST_VERSION = "SELECT COALESCE(MAX(originator_version), 0) FROM stored_events 
 _BACK_OFF_SECONDS = (0.05, 0.2, 1.0)
 #: Exactly these speak of the store, not of a row: it is damaged, or no database at all.
 _DAMAGED = (DatabaseError, InternalError, sqlite3.DatabaseError, sqlite3.InternalError)
+
+#: An event to be recorded: stream, version, stored name, JSON.
+Row: TypeAlias = tuple[str, int, str, bytes]
 
 
 class _Pool(SQLiteConnectionPool):
@@ -94,19 +97,16 @@ class _Datastore(SQLiteDatastore):
 class EventRecorder(SQLiteProcessRecorder):
     """The library's recorder, writing many rows a statement, and reading rows as plain tuples."""
 
-    def _insert_events(
-        self, c: SQLiteCursor, stored_events: Sequence[StoredEvent], **kwargs: Any
-    ) -> Sequence[int] | None:
-        start = 0
-        total = len(stored_events)
-        for size in _CHUNKS:
-            while total - start >= size:
-                params: list[Any] = []
-                for e in stored_events[start : start + size]:
-                    params += (e.originator_id, e.originator_version, e.topic, e.state)
-                c.execute(self._insert_statement(size), params)
-                start += size
-        return None
+    def insert_rows(self, rows: Sequence[Row]) -> None:
+        """Record events in one transaction. Plain tuples: a `StoredEvent` of each takes a fifth of the journal's
+        time. Raises what the library's `insert_events` does."""
+        start, total = 0, len(rows)
+        with self.datastore.transaction(commit=True) as cursor:
+            for size in _CHUNKS:
+                while total - start >= size:
+                    params = list(chain.from_iterable(rows[start : start + size]))
+                    cursor.execute(self._insert_statement(size), params)
+                    start += size
 
     def _insert_statement(self, rows: int) -> str:
         values = ",".join(["(?,?,?,?)"] * rows)
@@ -159,7 +159,7 @@ def record_beside(path: Path, stream: str, event: Event) -> Recorded:
             [(version,)] = recorder.rows(_LAST_VERSION, (stream,))
             recorded = Recorded(stream, version + 1, event, str(uuid4()), datetime.now(UTC))
             try:
-                recorder.insert_events([StoredEvent(stream, version + 1, *codec.encode(recorded))])
+                recorder.insert_rows([(stream, version + 1, *codec.encode(recorded))])
             except IntegrityError:  # somebody else has just done the same
                 continue
             except (PersistenceError, sqlite3.Error) as error:
@@ -259,14 +259,14 @@ class JournalActor(ThreadingActor):
     def _try(self, appends: Sequence[Append]) -> Exception | None:
         """One transaction; again with back-off while the store is busy or full. None once it is durable."""
         rows = [
-            StoredEvent(a.stream, a.version + n, topic, state)
+            (a.stream, version, topic, state)
             for a in appends
-            for n, (topic, state) in enumerate(a.rows, 1)
+            for version, (topic, state) in enumerate(a.rows, a.version + 1)
         ]
         tries = 0
         while True:
             try:
-                self._recorder.insert_events(rows)
+                self._recorder.insert_rows(rows)
             except (OperationalError, sqlite3.OperationalError) as error:
                 self._stall(tries, error)
                 tries += 1

@@ -12,11 +12,9 @@ import json
 import time
 from pathlib import Path
 
-from eventsourcing.persistence import StoredEvent
-
 from actors import jetstream
 from actors.connection import RawClient, connect
-from actors.journal import EventRecorder, open_recorder
+from actors.journal import EventRecorder, Row, open_recorder
 from actors.pull import Pull, PullSettings
 from actors.stream import PARTITIONS
 from domain.messages import decode_message
@@ -34,7 +32,7 @@ class Floor:
         self._recorder: EventRecorder = open_recorder(store)
         self._count = count
         self._tenants = tenants
-        self._rows: list[StoredEvent] = []
+        self._rows: list[Row] = []
         self._versions: dict[str, int] = {}
         self._seen = 0
         self._done = asyncio.Event()
@@ -76,12 +74,12 @@ class Floor:
         stream = f"lead:{tokens[3]}:{tokens[4]}"
         version = self._versions.get(stream, 0)
         self._versions[stream] = version + 5
-        self._rows.append(StoredEvent(stream, version + 1, "message_received.v1", body))
+        self._rows.append((stream, version + 1, "message_received.v1", body))
         for n in range(2, 6):
-            self._rows.append(StoredEvent(stream, version + n, "action_executed.v1", _ROW))
+            self._rows.append((stream, version + n, "action_executed.v1", _ROW))
         self._seen += 1
         if self._seen % COMMIT_MESSAGES == 0 or self._seen == self._count:
-            self._recorder.insert_events(self._rows)
+            self._recorder.insert_rows(self._rows)
             self._rows = []
         if self._seen == self._count:
             self._done.set()

@@ -9,11 +9,9 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
-from eventsourcing.persistence import StoredEvent
-
 from actors.event_store import EventStore
 from actors.executors import registry as executors
-from actors.journal import open_recorder
+from actors.journal import Row, open_recorder
 from bench import load
 from domain import codec, lead
 from domain.commands import ReceiveMessage
@@ -49,14 +47,13 @@ def run() -> None:
 def _make(path: Path) -> int:
     """Events as the leads themselves would have recorded them."""
     recorder = open_recorder(path)
-    rows: list[StoredEvent] = []
+    rows: list[Row] = []
     count = 0
     for recorded in _events():
-        topic, state = codec.encode(recorded)
-        rows.append(StoredEvent(recorded.stream, recorded.version, topic, state))
+        rows.append((recorded.stream, recorded.version, *codec.encode(recorded)))
         count += 1
         if len(rows) == _BATCH or count == EVENTS:
-            recorder.insert_events(rows)
+            recorder.insert_rows(rows)
             rows = []
         if count == EVENTS:
             break

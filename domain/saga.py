@@ -29,6 +29,8 @@ MAX_INTERRUPTED = 20
 #: A call that its target puts off so often (429) is given up: no pause that it asked for was long enough.
 MAX_THROTTLED = 20
 
+_MICROSECOND = timedelta(microseconds=1)
+
 
 def advance(work: Work, playbook: Playbook, now: datetime) -> Sequence[Event]:
     """What follows from the state of the message at the head of its lead's queue; nothing while it waits."""
@@ -193,7 +195,7 @@ def _completed(work: Work, now: datetime) -> Event:
         work.message.message_id,
         work.run,
         tuple(work.plan[n].action for n, (task, _) in work.done.items() if task is not None),
-        max(0, (now - work.received) // timedelta(microseconds=1)),
+        max(0, (now - work.received) // _MICROSECOND),
         work.escalate,
     )
     if not work.was_dead_letter:

@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from eventsourcing.persistence import StoredEvent
 
 from actors.breaker import BreakerActor
 from actors.event_store import PART
@@ -37,7 +36,7 @@ def recorded(folder: Path, *last: Event) -> Breaker:
     events = [OPENED, HALF, CLOSED] * ROUNDS + list(last)
     history = [Recorded(BREAKER, n, event, f"id-{n}", T0) for n, event in enumerate(events, start=1)]
     recorder = open_recorder(folder / "events.db")
-    recorder.insert_events([StoredEvent(r.stream, r.version, *codec.encode(r)) for r in history])
+    recorder.insert_rows([(r.stream, r.version, *codec.encode(r)) for r in history])
     recorder.datastore.close()
     state = Breaker(SALES)
     for event in events:

@@ -188,7 +188,7 @@ def test_two_appends_of_one_stream_in_one_batch_are_settled_one_by_one(desk: Des
 
 
 def test_a_commit_whose_answer_was_lost_is_recognised_by_its_event_ids(desk: Desk) -> None:
-    insert = desk.recorder.insert_events
+    insert = desk.recorder.insert_rows
     lost: list[int] = []
 
     def loses_the_answer(*args: Any) -> Any:
@@ -198,7 +198,7 @@ def test_a_commit_whose_answer_was_lost_is_recognised_by_its_event_ids(desk: Des
             raise sqlite3.OperationalError("the connection was lost")
         return result
 
-    desk.recorder.insert_events = loses_the_answer  # type: ignore[method-assign,assignment]
+    desk.recorder.insert_rows = loses_the_answer  # type: ignore[method-assign,assignment]
     desk.append(rows=3)
     assert desk.answered(1) == [Committed(STREAM, 3, 7)]
     assert desk.versions() == [1, 2, 3]
@@ -231,13 +231,13 @@ def test_a_full_disk_delays_and_drops_nothing(desk: Desk) -> None:
     eventually(lambda: desk.actor.stalled is not None)
     assert "full" in str(desk.actor.stalled)
     assert len(desk.answers) < 50
-    insert = desk.recorder.insert_events
+    insert = desk.recorder.insert_rows
 
     def on_a_larger_disk(*args: Any) -> Any:
         pages(1_000_000)
         return insert(*args)
 
-    desk.recorder.insert_events = on_a_larger_disk  # type: ignore[method-assign,assignment]
+    desk.recorder.insert_rows = on_a_larger_disk  # type: ignore[method-assign,assignment]
     desk.answered(50)
     assert {type(answer) for answer in desk.answers} == {Committed}
     assert desk.store.last_position() == 2500
@@ -278,7 +278,7 @@ def test_a_store_that_is_damaged_ends_the_process_and_stops_no_lead(desk: Desk) 
     def damaged(*_: Any) -> Any:
         raise sqlite3.DatabaseError("database disk image is malformed")
 
-    desk.recorder.insert_events = damaged  # type: ignore[method-assign,assignment]
+    desk.recorder.insert_rows = damaged  # type: ignore[method-assign,assignment]
     desk.append()
     eventually(lambda: bool(desk.deaths))
     assert desk.answers == []

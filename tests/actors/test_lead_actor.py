@@ -68,7 +68,7 @@ def test_ten_thousand_messages_to_one_lead_cost_few_commits(boot: Boot) -> None:
 def test_messages_that_come_while_an_append_is_in_flight_are_decided_together(boot: Boot) -> None:
     log = Log()
     system = boot(log)
-    write = system.recorder.insert_events
+    write = system.recorder.insert_rows
     free = HeldTarget()  # its gate alone is used
     free.hold()
 
@@ -76,7 +76,7 @@ def test_messages_that_come_while_an_append_is_in_flight_are_decided_together(bo
         assert free._open.wait(10)
         return write(*args)  # type: ignore[arg-type]
 
-    system.recorder.insert_events = slow  # type: ignore[method-assign,assignment]
+    system.recorder.insert_rows = slow  # type: ignore[method-assign,assignment]
     for n in range(1000):
         log.message(f"m{n}")
     system.read()

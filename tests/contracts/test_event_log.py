@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
-from eventsourcing.persistence import StoredEvent
 
 from actors.event_store import PART, EventStore
 from actors.journal import open_recorder
@@ -38,8 +37,7 @@ class OnSqlite:
         self.log: EventLog = EventStore(self._recorder)
 
     def append(self, events: Sequence[Recorded]) -> None:
-        rows = [StoredEvent(r.stream, r.version, *codec.encode(r)) for r in events]
-        self._recorder.insert_events(rows)
+        self._recorder.insert_rows([(r.stream, r.version, *codec.encode(r)) for r in events])
 
     def corrupt(self, position: int) -> None:
         with closing(sqlite3.connect(self.path)) as connection, connection:

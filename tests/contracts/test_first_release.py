@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from eventsourcing.persistence import StoredEvent
 
 from actors.event_store import EventStore
 from actors.journal import open_recorder
@@ -37,7 +36,7 @@ AT_WORK = "+49 170/9"
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[EventStore]:
     recorder = open_recorder(tmp_path / "events.db")
-    recorder.insert_events([StoredEvent(s, v, name, state.encode()) for s, v, name, state in ROWS])
+    recorder.insert_rows([(s, v, name, state.encode()) for s, v, name, state in ROWS])
     opened = EventStore(recorder)
     yield opened
     opened.close()

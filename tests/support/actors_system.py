@@ -162,7 +162,7 @@ class ActorSystem:
     def start(self, *, read: bool = True) -> ActorSystem:
         """Begin where the store's positions stand; by default read what the log holds already."""
         self.recorder = open_recorder(self.folder / "events.db")
-        self._die_with_me("insert_events")
+        self._die_with_me("insert_rows")
         self._die_with_me("insert_tracking")
         self.store = EventStore(self.recorder)
         self._start_journal()

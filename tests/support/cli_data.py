@@ -6,8 +6,6 @@ from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
-from eventsourcing.persistence import StoredEvent
-
 from actors.event_store import EventStore
 from actors.journal import open_recorder
 from domain.codec import encode
@@ -18,7 +16,7 @@ from projections.rebuild import rebuild
 def write_data(folder: Path, recorded: Iterable[Recorded]) -> Path:
     """The folder, with `events.db` and `views.db` of these events."""
     recorder = open_recorder(folder / "events.db")
-    recorder.insert_events([StoredEvent(r.stream, r.version, *encode(r)) for r in recorded])
+    recorder.insert_rows([(r.stream, r.version, *encode(r)) for r in recorded])
     recorder.datastore.close()
     build_views(folder)
     return folder

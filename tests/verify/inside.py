@@ -30,8 +30,8 @@ NO_LIMIT = 4_294_967_294
 
 #: Point → the attribute whose call is the point, and whether the process dies before or after the call.
 POINTS = {
-    "before the append": ("actors.journal", "EventRecorder.insert_events", "before"),
-    "after the append, before anybody is told": ("actors.journal", "EventRecorder.insert_events", "after"),
+    "before the append": ("actors.journal", "EventRecorder.insert_rows", "before"),
+    "after the append, before anybody is told": ("actors.journal", "EventRecorder.insert_rows", "after"),
     "after the append, before projection": ("actors.journal", "JournalActor._answer", "after"),
     "before a call": ("actors.worker", "Worker.on_receive", "before"),
     "between a call and its event": ("actors.worker", "Worker._ended", "before"),
@@ -176,7 +176,7 @@ def _install_elsewhere(seams: Seams) -> None:
 
     recording.LONG = LONG
     rejects.FORGET_AT = LONG
-    _wrap(journal, "EventRecorder.insert_events", _store(seams))
+    _wrap(journal, "EventRecorder.insert_rows", _store(seams))
     _wrap(journal, "EventRecorder.insert_tracking", _store(seams))
     _wrap(runner, "SystemClock.now", _clock(seams))
     _wrap(store, "ViewsStore.apply", _before(seams.bound_views))
