@@ -41,7 +41,9 @@ def measure(
     before = _cpu(server_pid)
     began = time.perf_counter()
     system.open()
-    wait_until(lambda: _completed(views) == count, every=0.05)  # each look takes some of the CPU that is measured
+    wait_until(
+        lambda: _completed(views) == count, every=0.05
+    )  # each look takes some of the CPU that is measured
     seconds = time.perf_counter() - began
     after = _cpu(server_pid)
     events = system.store.last_position()

@@ -123,8 +123,9 @@ def evolve(state: LeadState, recorded: Recorded) -> LeadState:
     event = recorded.event
     if recorded.place is not None:
         _take_place(state, recorded.place)
-    if type(event) in work.CHANGES:
-        _evolve_work(state, recorded)
+    change = work.CHANGES.get(type(event))
+    if change is not None and (current := _work_of(state, event.message_id)) is not None:  # type: ignore[attr-defined]
+        change(current, event, recorded)
     apply = _APPLY.get(type(event))
     if apply is not None:
         apply(state, event, recorded)
@@ -261,16 +262,14 @@ def _take_place(state: LeadState, place: Place) -> None:
         state.sequence = place.sequence
 
 
-def _evolve_work(state: LeadState, recorded: Recorded) -> None:
-    message_id = getattr(recorded.event, "message_id", None)
+def _work_of(state: LeadState, message_id: str | None) -> Work | None:
     for current in state.queue:
         if current.message.message_id == message_id:
-            work.evolve(current, recorded)
-            return
+            return current
     for letter in state.letters.values():
         if letter.message.message_id == message_id:
-            work.evolve(letter, recorded)
-            return
+            return letter
+    return None
 
 
 def _received(state: LeadState, event: MessageReceived, recorded: Recorded) -> None:

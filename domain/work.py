@@ -1,11 +1,11 @@
 """One message while anybody needs to know of it: its plan, what of it is done, undone, waiting or unknown.
 
-State only: `evolve` applies what happened and never raises. The rules are in `domain/saga.py`.
+State only: `CHANGES` applies what happened. The rules are in `domain/saga.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -107,13 +107,6 @@ class Work(Struct):
     def to_undo(self) -> list[int]:
         """Steps that stand, in the order of their compensation."""
         return [n for n in reversed(self.done) if n not in self.undone and n not in self.undo_failed]
-
-
-def evolve(work: Work, recorded: Recorded) -> None:
-    """Apply an event of this message, in place: the work belongs to its lead's state."""
-    apply = _APPLY.get(type(recorded.event))
-    if apply is not None:
-        apply(work, recorded.event, recorded)
 
 
 def _planned(work: Work, event: ev.ActionsPlanned, _: Recorded) -> None:
@@ -271,9 +264,8 @@ def _tries_again(work: Work, unknown: int | None, by: str) -> None:
     work.phase = "compensating"
 
 
-_Apply = Callable[[Work, Any, Recorded], None]
-
-_APPLY: dict[type[Event], _Apply] = {
+#: The events that change a message's work, and how, in place: the work belongs to its lead's state. None raises.
+CHANGES: Mapping[type[Event], Callable[[Work, Any, Recorded], None]] = {
     ev.ActionsPlanned: _planned,
     ev.ActionStarted: _started,
     ev.StepExecuted: _step_executed,
@@ -290,6 +282,3 @@ _APPLY: dict[type[Event], _Apply] = {
     ev.DeadLetterAmended: _amended,
     ev.DeadLetterResolved: _resolved,
 }
-
-#: The events that change a message's work.
-CHANGES = frozenset(_APPLY)
