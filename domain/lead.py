@@ -37,7 +37,7 @@ _ANSWERS = (RecordOutcome, InterruptAction, EndWait)
 #: How long a message id is remembered: WhatsApp redelivers for up to 7 days; promised are 8.
 REMEMBERED = timedelta(days=8, hours=1)
 #: Raised with each change of what `evolve` makes of an event: snapshots of other rules are not read.
-RULES = 2
+RULES = 3
 
 
 class LeadState(Struct):

@@ -86,6 +86,8 @@ class Work(Struct):
     last_call: datetime | None = None
     #: What `last_call` was before: a call that was held back was none.
     call_before: datetime | None = None
+    #: The last call has been answered, so it was made: an attempt may be given back, and the call still counts.
+    answered: bool = False
     resolved: bool = False
     was_dead_letter: bool = False
 
@@ -122,6 +124,7 @@ def _started(work: Work, event: ev.ActionStarted, recorded: Recorded) -> None:
     work.first_call = work.first_call or recorded.at
     work.call_before = work.last_call
     work.last_call = recorded.at
+    work.answered = False
     before = work.step
     if before is None or before.key != event.key:
         work.step = Step(event.n, event.key, event.undo, event.attempt, "started")
@@ -147,6 +150,7 @@ def _is_done(work: Work, n: int, task: Task | None, remote: dict[str, str]) -> N
 
 
 def _attempt_failed(work: Work, event: ev.ActionAttemptFailed, _: Recorded) -> None:
+    work.answered = True
     if work.step is None:
         return
     if event.kind == "unknown":
@@ -170,8 +174,10 @@ def _deferred(work: Work, event: ev.ActionDeferred, recorded: Recorded) -> None:
     step.until = event.until
     step.deadline = event.deadline
     step.planned_wait = max(timedelta(), event.until - recorded.at)
-    if event.returned_attempt:
-        step.attempt -= 1
+    if not event.returned_attempt:
+        return
+    step.attempt -= 1
+    if not work.answered:
         work.calls -= 1
         work.last_call = work.call_before
         work.first_call = work.first_call if work.calls else None

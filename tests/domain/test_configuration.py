@@ -8,7 +8,14 @@ import pytest
 
 from domain import lead
 from domain.commands import EndWait
-from domain.events import ActionAttemptFailed, ActionDeferred, ActionExecuted, ActionStarted, Idempotency
+from domain.events import (
+    ActionAttemptFailed,
+    ActionDeferred,
+    ActionExecuted,
+    ActionStarted,
+    Idempotency,
+    MessageDeadLettered,
+)
 from domain.outcomes import Done, Failed, FailedForGood, Misconfigured, NotCalled
 from domain.retry import PARKED
 from tests.support.domain_given import T0, Story, base_key, names, order
@@ -64,6 +71,30 @@ def test_refusals_take_none_of_the_retries_of_a_call_that_fails_too() -> None:
     story.answer(Misconfigured("401"))
     story.wait()
     assert names(story.answer(Failed("503")))[:2] == ["ActionAttemptFailed", "ActionFailed"]
+
+
+def test_a_call_that_was_refused_was_made_and_one_that_was_held_back_was_not() -> None:
+    """Attempts are given back in both cases; a dead letter counts what its target has answered."""
+    story = ordering()
+    first = story.now
+    story.answer(Misconfigured("401"))
+    story.wait()
+    story.answer(NotCalled(60_000_000, "target_configuration"))
+    story.wait()
+    last = story.now
+    story.answer(FailedForGood("422"))
+    letter = story.last(MessageDeadLettered)
+    assert (letter.attempts, letter.first_attempt_at, letter.last_attempt_at) == (2, first, last)
+
+
+def test_a_call_held_back_after_a_refusal_leaves_the_refusal_as_the_last_that_was_made() -> None:
+    story = ordering()
+    refused = story.now
+    story.answer(Misconfigured("401"))
+    story.wait()
+    story.answer(NotCalled(60_000_000, "target_configuration"))
+    work = story.state.queue[0]
+    assert (work.calls, work.first_call, work.last_call) == (1, refused, refused)
 
 
 def test_a_compensation_is_parked_too() -> None:
