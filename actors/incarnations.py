@@ -64,6 +64,14 @@ class History:
         elif isinstance(event, MessagesLost):
             self.losses.append(event)
 
+    def untold(self, incarnation: str, gap: range) -> int:
+        """How many sequences of a partition's gap no other's loss has told of: gaps of one purge end where the
+        stream begins, so that the longest holds the others."""
+        last = gap.stop - 1
+        told = [loss for loss in self.losses if (loss.incarnation, loss.to_sequence) == (incarnation, last)]
+        begun = min((loss.from_sequence for loss in told), default=gap.stop)
+        return max(0, begun - gap.start)
+
     def epoch(self, created: int) -> int:
         """How often the stream made at that time has been found rewound; one life for all partitions."""
         lives = (rewind.new_incarnation.partition(".") for rewind in self.rewinds)
@@ -164,8 +172,8 @@ class LogLife:
             new = [0] * len(read) if doubted else self._history.positions(created, epoch)
             ahead = {p for p, sequence in enumerate(read) if sequence > 0}
         name = incarnation_name(created, epoch)
-        for p in sorted(ahead | doubted):
-            event = StreamRewound(p, self.incarnation, read[p], end, name)
+        for n, p in enumerate(sorted(ahead | doubted)):
+            event = StreamRewound(p, self.incarnation, read[p], end, name, told=n > 0)
             await self._chronicle.record(p, event)
         self.created, self.epoch = created, epoch
         return new
@@ -176,6 +184,7 @@ class LogLife:
         for partition, sequence in enumerate(read):
             if state.first_sequence > sequence + 1:
                 raised[partition] = state.first_sequence - 1
-                event = MessagesLost(partition, self.incarnation, sequence + 1, raised[partition])
+                untold = self._history.untold(self.incarnation, range(sequence + 1, state.first_sequence))
+                event = MessagesLost(partition, self.incarnation, sequence + 1, raised[partition], untold)
                 await self._chronicle.record(partition, event)
         return raised

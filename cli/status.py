@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from typing import Annotated, Any
 
@@ -27,11 +28,12 @@ from cli.output import console, note, printable, say, show_json
 from cli.queries import views_of
 from cli.shell import FAILED, settings_of
 from domain.errors import LeadlineError
+from domain.events import MessagesLost
 from outbox.position import OutboxPosition, read_position
 from projections.queries import Row
 from projections.store import ViewsPosition
 from projections.unfinished import ITS_TURN, WAITS_FOR_PERSON, waits_for_person
-from settings import Settings
+from settings import PARTITIONS, Settings
 
 ASK_AGAIN_SECONDS = 0.2
 
@@ -113,7 +115,8 @@ def status(
     else:
         show(seen)
     if wait_idle and seen.open:
-        note(f"not idle after {timeout:g} s: {'; '.join(seen.open)}", "red")
+        after = f"after {timeout:g} s" if has_stopped(seen) is None else "and will not be by waiting"
+        note(f"not idle {after}: {'; '.join(seen.open)}", "red")
         raise typer.Exit(FAILED)
 
 
@@ -211,16 +214,27 @@ def show(seen: Status) -> None:
     if seen.views.stopped_error:
         say(f"  views have stopped: {seen.views.stopped_error}", "bold red")
     show_outbox(seen.outbox)
-    for lost in seen.log.lost:
-        say(
-            f"  lost        partition {lost.partition}: {lost.from_sequence} to {lost.to_sequence}",
-            "bold red",
-        )
+    for (first, last), partitions in gaps(seen.log.lost).items():
+        say(f"  lost        {first} to {last}, what was of {_of(partitions)}", "bold red")
     for row in seen.waiting_for_person:
         line = f"  waits for a person: {row['business_id']}/{row['lead_id']} {row['message_id']}: {row['waiting_for']}"
         console().print(Text(printable(line), style="yellow"), soft_wrap=True)
     if seen.dead_letters:
         say(f"  {seen.dead_letters} dead letters wait for a person: leadline dlq --status failed", "yellow")
+
+
+def gaps(lost: Iterable[MessagesLost]) -> dict[tuple[int, int], list[int]]:
+    """First and last sequence of each gap → the partitions that had not read it."""
+    found: dict[tuple[int, int], list[int]] = {}
+    for loss in lost:
+        found.setdefault((loss.from_sequence, loss.to_sequence), []).append(loss.partition)
+    return found
+
+
+def _of(partitions: Sequence[int]) -> str:
+    if len(partitions) == PARTITIONS:
+        return "any partition"
+    return f"partition{'s' * (len(partitions) > 1)} {', '.join(map(str, partitions))}"
 
 
 def show_outbox(seen: OutboxStatus | None) -> None:

@@ -133,7 +133,7 @@ def _lost(settings: Settings) -> Iterator[Finding]:
         )
         yield Finding("stream", "warning", "LEADS ends below a position: it was restored or made anew", mend)
     if log.lost:
-        count = sum(one.to_sequence - one.from_sequence + 1 for one in log.lost)
+        count = sum(one.count for one in log.lost)
         found = (
             f"up to {count:,} entries of LEADS were gone before they were read: purged, or lost by a restore"
         )

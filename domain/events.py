@@ -509,15 +509,26 @@ class StreamRewound(Event, frozen=True):
     position: int
     last_sequence: int
     new_incarnation: str
+    #: Another partition has told of the same rewind: the stream has come back once.
+    told: bool = False
 
 
 class MessagesLost(Event, frozen=True):
-    """Sequences that the stream no longer holds were never read [H7]."""
+    """Sequences that the stream no longer holds were never read: those of them that were this partition's [H7]."""
 
     partition: int
     incarnation: str
     from_sequence: int
     to_sequence: int
+    #: How many of these no other partition had told of before: nobody knows whose they were. None, of events
+    #: that do not say it: all.
+    untold: int | None = None
+
+    @property
+    def count(self) -> int:
+        """How many entries are gone that were not known to be, at most."""
+        whole = self.to_sequence - self.from_sequence + 1
+        return max(0, whole if self.untold is None else self.untold)
 
 
 class EventSkipped(Event, frozen=True):

@@ -32,7 +32,7 @@ COUNTERS = {
     "whatsapp_action_compensated_total": ("Actions that were undone", ("action",)),
     "message_duplicate_total": ("Messages that came again", ()),
     "message_dlq_total": ("Dead letters by category, each time one was made", ("category",)),
-    "messages_lost_total": ("Messages that the stream dropped unread", ()),
+    "messages_lost_total": ("Entries that the stream dropped unread, at most", ()),
     "stream_rewound_total": ("Streams that came back shorter than they were", ()),
 }
 

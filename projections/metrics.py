@@ -161,10 +161,11 @@ class Metrics:
         self._breaker(event.name, "closed")
 
     def _rewound(self, _: Recorded, event: ev.StreamRewound, owner: Owner) -> None:
-        self._add("stream_rewound_total")
+        if not event.told:
+            self._add("stream_rewound_total")
 
     def _lost(self, _: Recorded, event: ev.MessagesLost, owner: Owner) -> None:
-        self._add("messages_lost_total", by=max(0, event.to_sequence - event.from_sequence + 1))
+        self._add("messages_lost_total", by=event.count)
 
     def _breaker(self, name: str, state: str) -> None:
         self._states[name] = BREAKER_STATES[state]

@@ -458,6 +458,11 @@ def test_metrics_are_counted_once_by_the_event_that_holds_them(story: Story, lea
     lead.add(lead.received("m2"), lead.failed("m2", "outcome_unknown"), lead.dead_lettered("m2"))
     lead.add(lead.received("m3"), lead.executed("m3"), lead.failed("m3"), lead.compensated("m3"))
     story.add("intake:3", ev.MessagesLost(3, "life.0", 5, 9), ev.StreamRewound(3, "life.0", 9, 5, "life.1"))
+    story.add(
+        "intake:4",
+        ev.MessagesLost(4, "life.0", 3, 9, untold=2),
+        ev.StreamRewound(4, "life.0", 9, 5, "life.1", told=True),
+    )
     assert metric(story, "whatsapp_messages_received_total") == {("acme",): 3}
     assert metric(story, "ai_intent_detected_total") == {("PRICING_INQUIRY",): 1}
     assert metric(story, "whatsapp_action_executed_total") == {
@@ -467,7 +472,7 @@ def test_metrics_are_counted_once_by_the_event_that_holds_them(story: Story, lea
     }
     assert metric(story, "whatsapp_action_compensated_total") == {("notify_sales",): 1}
     assert metric(story, "message_dlq_total") == {("action_failed",): 1}
-    assert metric(story, "messages_lost_total") == {(): 5}
+    assert metric(story, "messages_lost_total") == {(): 7}
     assert metric(story, "stream_rewound_total") == {(): 1}
 
 
