@@ -95,7 +95,7 @@ def _letter(
 
 def _retry(letter: Work, command: co.RetryDeadLetter) -> Sequence[Event]:
     if letter.unsettled:
-        return refuse(command, f"{_open_question(letter)}; settle it first: dlq resolve {_AS}")
+        return refuse(command, _settle_first(letter))
     told = (command.command_id, command.by, command.why)
     return (ev.DeadLetterRetried(command.dead_letter_id, letter.message.message_id, letter.run + 1, *told),)
 
@@ -105,6 +105,10 @@ def _amend(letter: Work, command: co.AmendDeadLetter) -> Sequence[Event]:
         changes = amended(command.changes)
     except Rejected as rejected:
         return refuse(command, rejected.reason)
+    if letter.unsettled:
+        return refuse(command, _settle_first(letter))
+    if letter.held_keys:
+        return refuse(command, _may_stand(letter))
     before = {name: getattr(letter.message, name) for name in changes}
     return (
         ev.DeadLetterAmended(
@@ -168,6 +172,19 @@ def _resolve(
     told = (command.command_id, command.by, command.why)
     resolved = ev.DeadLetterResolved(command.dead_letter_id, message_id, outcome, *told, requeued)
     return (*settled, resolved)
+
+
+def _may_stand(letter: Work) -> str:
+    """Its next attempt keeps its key, and a receiver that has seen a key takes nothing else for it [H1]."""
+    steps = ", ".join(place.partition(".")[2] for place in letter.held_keys)
+    return (
+        f"an attempt of {steps} may have happened with the message as it is: look there, and say so with"
+        " dlq resolve --as undone (it has not, or is undone now) before you amend it, or dlq retry it as it is"
+    )
+
+
+def _settle_first(letter: Work) -> str:
+    return f"{_open_question(letter)}; settle it first: dlq resolve {_AS}"
 
 
 def _open_question(letter: Work) -> str:

@@ -65,8 +65,10 @@ class Work(Struct):
     cause: str = ""
     phase: Phase = "queued"
     run: int = 1
-    #: Number in the keys of this run; stays 1 until something was compensated.
+    #: Number in the keys of this run; stays what it was until a run is to have keys of its own.
     key_run: int = 1
+    #: The next run has keys of its own: it asks for something else, or what was asked for stands no more.
+    new_keys: bool = False
     plan: tuple[PlannedAction, ...] = ()
     escalate: bool = False
     response: str = ""
@@ -220,9 +222,10 @@ def _dead_lettered(work: Work, event: ev.MessageDeadLettered, _: Recorded) -> No
 
 
 def _retried(work: Work, event: ev.DeadLetterRetried, _: Recorded) -> None:
-    """A new run: planned anew, under new keys where something was compensated."""
-    if work.undone:
+    """A new run: planned anew, under new keys where something was compensated, or the message is another one."""
+    if work.undone or work.new_keys:
         work.key_run = event.run
+        work.new_keys = False
     work.phase = "queued"
     work.run = event.run
     work.plan = ()
@@ -237,11 +240,14 @@ def _amended(work: Work, event: ev.DeadLetterAmended, _: Recorded) -> None:
     fields = MessageReceived.__struct_fields__
     changes = {name: value for name, value in event.changes.items() if name in fields}
     work.message = msgspec.structs.replace(work.message, **changes)
+    work.new_keys = True
 
 
 def _resolved(work: Work, event: ev.DeadLetterResolved, _: Recorded) -> None:
     unknown, work.unknown = work.unknown, None
     work.resolved = event.outcome == "undone"
+    if work.resolved and not event.requeued:
+        _stands_no_more(work, unknown, event.by)
     if event.outcome == "retried":
         _tries_again(work, unknown, event.by)
         return
@@ -256,6 +262,16 @@ def _resolved(work: Work, event: ev.DeadLetterResolved, _: Recorded) -> None:
         error = work.failure.error if work.failure else ""
         work.failure = Failure("action_failed", f"{error} (settled as undone by {event.by})")
         work.phase = "compensating"
+
+
+def _stands_no_more(work: Work, unknown: int | None, by: str) -> None:
+    """A person has settled what was asked; where nothing was, what may have happened has not, or is undone."""
+    failure = work.failure or Failure("action_failed", "")
+    if unknown is not None or failure.category == "compensation_failed":
+        work.failure = Failure("action_failed", f"{failure.error} (settled as undone by {by})")
+    else:
+        work.held_keys = {}
+        work.new_keys = True
 
 
 def _tries_again(work: Work, unknown: int | None, by: str) -> None:

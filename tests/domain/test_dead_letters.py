@@ -20,11 +20,12 @@ from domain.events import (
     MessageReceived,
     Place,
 )
-from domain.outcomes import Done, Failed, FailedForGood
+from domain.outcomes import Done, Failed, FailedForGood, Unknown
 from tests.support.domain_given import INCARNATION, T0, Story, base_key, dead_letter_id, names, order
 from tests.support.domain_rules import playbook
 
 LETTER = dead_letter_id()
+KEY = f"{base_key()}/0.create_order"
 
 
 def dead(message_id: str = "m1") -> Story:
@@ -168,6 +169,74 @@ def test_an_amended_message_is_planned_anew_by_what_it_says_now() -> None:
     story.command(retry("c2"))
     assert story.last(IntentDetected).handler == "PRICING_INQUIRY"
     assert story.last(MessageCompleted).executed == ("notify_sales",)
+
+
+def test_an_amended_message_is_carried_out_under_a_key_of_its_own() -> None:
+    """A receiver that has seen a key takes nothing else for it, whatever it had said."""
+    story = dead()
+    assert story.state.letters[LETTER].plan[0].key == KEY
+    story.command(amend(entities={"product": "rice"}))
+    story.command(retry("c2"))
+    assert story.call.key == f"{KEY}#2"
+    story.answer(FailedForGood("no rice"))
+    story.command(retry("c3"))
+    assert story.call.key == f"{KEY}#2", "it is the same message as before"
+
+
+def may_have_happened() -> Story:
+    """An order whose target never answered in time."""
+    story = Story(playbook({"create_order": "keyed"}))
+    story.receive(order())
+    for _ in range(3):
+        story.answer(Unknown("timed out"))
+        story.wait()
+    story.answer(Unknown("timed out"))
+    assert story.state.letters[LETTER].held_keys
+    return story
+
+
+def test_what_may_have_happened_is_not_amended_until_a_person_has_looked() -> None:
+    story = may_have_happened()
+    assert names(story.command(amend("c1", entities={"product": "rice"}))) == ["CommandRefused"]
+    assert "an attempt of create_order may have happened" in story.last(CommandRefused).reason
+    story.command(resolve("c2", outcome="undone"))
+    assert names(story.command(amend("c3", entities={"product": "rice"}))) == ["DeadLetterAmended"]
+    story.command(retry("c4"))
+    assert story.call.key == f"{KEY}#2"
+    assert story.call.message.entities == {"product": "rice"}
+
+
+def test_an_open_question_is_settled_before_its_message_is_amended() -> None:
+    """What is tried again asks for what was asked for."""
+    story = Story(playbook({"create_order": "once"}))
+    story.receive(order())
+    story.answer(Unknown("timed out"))
+    assert names(story.command(amend(text="x"))) == ["CommandRefused"]
+    assert "nobody knows whether create_order happened" in story.last(CommandRefused).reason
+
+
+def test_what_may_have_happened_is_retried_under_its_key_as_it_is() -> None:
+    story = may_have_happened()
+    story.command(retry())
+    assert story.call.key == KEY
+
+
+def test_settling_a_compensation_says_nothing_of_a_call_that_may_have_happened() -> None:
+    """Asked was what could not be undone; the other is asked for when that is settled."""
+    story = Story(playbook({"notify_sales": "keyed", "create_order": "keyed"}))
+    story.receive(order())
+    first = story.call.key
+    story.answer(Done({}))
+    for _ in range(3):
+        story.answer(Unknown("timed out"))
+        story.wait()
+    story.answer(Unknown("timed out"))
+    assert story.call.key == f"{first}/undo"
+    story.answer(FailedForGood("too late to cancel"))
+    story.command(resolve("c1", outcome="undone"))
+    assert names(story.command(amend("c2", text="x"))) == ["CommandRefused"]
+    story.command(resolve("c3", outcome="undone"))
+    assert names(story.command(amend("c4", text="x"))) == ["DeadLetterAmended"]
 
 
 def test_amended_entities_take_the_place_of_the_old_ones() -> None:
