@@ -297,6 +297,8 @@ def test_a_call_that_does_not_come_back_is_an_unknown_outcome_and_its_worker_is_
     assert sorted(dispositions(system, range(1, 3))) == ["MessageCompleted", "MessageDeadLettered"]
     assert len(breaker.staff.workers) == 1
     eventually(lambda: threading.active_count() <= hung)  # the replaced one has gone
+    system.settle()
+    assert sum(calls for _, calls, _ in breaker._breaker.counts) == 2, "what came too late counts no more"
 
 
 def test_calls_at_work_are_looked_at_until_the_last_has_come_back(boot: Boot) -> None:
@@ -421,6 +423,19 @@ def test_a_call_is_forgotten_only_once_its_outcome_is_told() -> None:
     calls.begin(call)
     calls.end(call, Unknown("?"))
     assert flying == [True, True]
+    assert not calls.in_flight("k")
+
+
+def test_the_end_of_an_earlier_attempt_leaves_the_one_at_work_in_flight() -> None:
+    """H4."""
+    calls = CallRegistry(lambda *_: None, lambda _: True)
+    first = ActionCall("lead:b:l", "k", 1, "notify_sales", "t", received(), "")
+    second = ActionCall("lead:b:l", "k", 2, "notify_sales", "t", received(), "")
+    calls.begin(first)
+    calls.begin(second)
+    calls.end(first, Unknown("?"))
+    assert calls.in_flight("k")
+    calls.end(second, Unknown("?"))
     assert not calls.in_flight("k")
 
 

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from contextlib import closing
 
 import msgspec
+import pytest
 
+from actors import pool
 from actors.directory import LeadLimits
 from actors.lead import LeadActor
 from domain import events as ev
@@ -163,6 +165,49 @@ def test_mail_that_comes_while_a_lead_is_restarted_overtakes_nothing(boot: Boot)
     system.restart_lead()
     assert received(system) == [f"m{n}" for n in range(201)]
     assert system.position_is_complete()
+
+
+def test_mail_in_the_box_of_a_lead_that_fails_comes_after_what_it_failed_at(
+    boot: Boot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, poison = Log(), Poison("m1")
+    log.message("m0")
+    system = boot(log, modules=(poison.module(),))
+    system.settle()
+    monkeypatch.setattr(pool, "TURN", 1)  # the first is decided while the second is in the box
+    lead = system.directory._leads[LEAD]
+    lead.actor_inbox.scheduled = True
+    log.message("m1", intent="POISON")
+    log.message("m2")
+    system.read()
+    system.dispatcher.schedule(lead)
+    eventually(lambda: (f"restart:{LEAD}", "") in system.timers.pending)
+    poison.mend()
+    system.restart_lead()
+    assert completed(system) == ["m0", "m1", "m2"]
+
+
+def test_mail_that_comes_while_a_resume_is_found_to_change_nothing_is_kept_with_the_rest(boot: Boot) -> None:
+    log, poison = Log(), Poison("m2")
+    system = boot(log, modules=(poison.module(),))
+    stop_lead(system, log, poison)
+    resume(system, log, "first")
+    system.restart_lead()
+    system.restart_lead()
+    eventually(lambda: system.directory.stopped() == [LEAD])
+    system.settle()
+    [rejects] = [actor for actor in system.rejects if actor.actor_urn == rejects_of()]
+    rejects.actor_inbox.scheduled = True  # it looks at the command once the message has come
+    log.command(ResumeLead(command_id="first", by="ann"))
+    log.message("m4")
+    system.read()
+    system.dispatcher.schedule(rejects)
+    system.settle()
+    assert system.directory.stopped() == [LEAD]
+    assert system.position_is_complete()
+    poison.mend()
+    resume(system, log, "second")
+    assert completed(system) == ["m1", "m2", "m3", "m4"]
 
 
 def test_mail_that_comes_while_a_lead_is_resumed_overtakes_nothing(boot: Boot) -> None:

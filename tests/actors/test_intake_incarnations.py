@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,10 +13,18 @@ import msgspec
 import pytest
 
 from actors import jetstream, stream
-from actors.incarnations import Chronicle, History, LogLife, incarnation_name, intake_stream
+from actors.incarnations import (
+    Chronicle,
+    History,
+    JournalRefusedError,
+    LogLife,
+    incarnation_name,
+    intake_stream,
+)
 from actors.intake import IntakeSettings
 from actors.log_status import LogStatus, read_status_at
 from actors.positions import position_name
+from actors.protocol import Append, Conflict
 from actors.pull import PullSettings
 from actors.stream import PARTITIONS, StreamState
 from domain.events import Event, MessagesLost, Recorded, StreamRewound
@@ -250,6 +258,56 @@ def test_what_is_not_recorded_or_young_is_not_purged(server: TestServer) -> None
         eventually(lambda: min(two.positions.all()) == 50)
         with pytest.raises(AssertionError):
             eventually(lambda: with_client(server.url, stream.read_state).first_sequence > 21, within=0.5)
+
+
+class BusyJournal(FakeJournal):
+    """Takes positions, and writes none of them until it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: list[tuple[dict[str, int], Callable[[], None] | None]] = []
+        self.holds = True
+
+    def checkpoint(self, positions: dict[str, int], done: Callable[[], None] | None = None) -> None:
+        if self.holds:
+            self.held.append((positions, done))
+        else:
+            super().checkpoint(positions, done)
+
+    def go_on(self) -> None:
+        self.holds = False
+        for positions, done in self.held:
+            super().checkpoint(positions, done)
+
+
+def test_nothing_is_purged_before_the_positions_above_it_are_durable(server: TestServer) -> None:
+    """H7: whoever starts at an older position would find it lost."""
+    published(server.url, traffic(20))
+    journal = BusyJournal()
+    keep_nothing = settings(server.url, raise_every=0.05, keep=timedelta(0), purge_every=0.05)
+    with reading(server.url, journal=journal, settings=keep_nothing) as one:
+        eventually(lambda: min(one.positions.all()) == 20)
+        with pytest.raises(AssertionError):
+            eventually(lambda: with_client(server.url, stream.read_state).first_sequence > 1, within=0.5)
+        journal.go_on()
+        eventually(lambda: with_client(server.url, stream.read_state).messages == 0)
+
+
+def test_a_rewind_that_another_process_has_recorded_ends_this_one(server: TestServer, tmp_path: Path) -> None:
+    """H6: two would go on in one epoch, each with positions of its own."""
+    first = restored_after_reading(server, tmp_path / "backup")
+    usual = first.journal.append
+
+    def too_late(append: Append) -> None:
+        append.reply(Conflict(append.stream, append.append_id))
+
+    first.journal.append = too_late  # type: ignore[method-assign]
+    with pytest.raises(JournalRefusedError), reading(server.url, journal=first.journal):
+        pass
+    assert events(first.journal) == []
+    first.journal.append = usual  # type: ignore[method-assign]
+    again = read_all(server.url, 0, first.journal)
+    assert again.intake.incarnation.endswith(".1")
 
 
 def test_status_from_another_process_tells_behind_from_caught_up(server: TestServer) -> None:

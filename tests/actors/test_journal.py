@@ -14,7 +14,7 @@ import pytest
 from actors.event_store import EventStore
 from actors.journal import EventRecorder, JournalActor, JournalHandle, open_recorder
 from actors.positions import Positions
-from actors.protocol import Append, AppendResult, Committed, Conflict, Unwritable
+from actors.protocol import Append, AppendResult, Committed, Conflict, Snapshot, Unwritable
 from domain import codec
 from domain import events as ev
 from domain.events import Place
@@ -357,3 +357,10 @@ def test_a_store_that_is_no_database_is_said_in_one_line(tmp_path: Path) -> None
     path.write_bytes(b"this is no database, and long enough to be looked at as one" * 100)
     with pytest.raises(OSError, match="cannot be opened as an event store"):
         open_recorder(path)
+
+
+def test_a_snapshot_that_cannot_be_written_holds_up_nobody(desk: Desk) -> None:
+    desk.recorder.write("DROP TABLE snapshots", [()])
+    desk.handle.keep(Snapshot(STREAM, 1, "shape", b"{}"))
+    desk.append()
+    assert desk.answered(1) == [Committed(STREAM, 1, 7)]

@@ -88,6 +88,23 @@ def test_a_clock_that_jumps_makes_no_wait_longer_than_planned(boot: Boot, hours:
     assert second.kinds()[-1] == "MessageCompleted"
 
 
+def test_mail_that_comes_while_a_lead_waits_makes_its_wait_no_longer(boot: Boot) -> None:
+    """H16: with a clock that was set back, each message would begin the wait anew."""
+    log, target = Log(), HeldTarget("keyed", ("fail", "done"))
+    log.message("m1")
+    system = boot(log, {"notify_sales": target})
+    system.settle()
+    armed = system.timers.pending[LEAD, ""]
+    system.clock.set_wall(timedelta(hours=-1))  # type: ignore[attr-defined]
+    log.message("m2")
+    system.read()
+    system.settle()
+    assert system.timers.pending[LEAD, ""] is armed
+    system.fire(LEAD)
+    system.settle()
+    assert system.kinds().count("MessageCompleted") == 2
+
+
 def test_a_compensation_goes_out_under_its_own_key_through_the_same_breaker(boot: Boot) -> None:
     log = Log()
     orders, sales = HeldTarget("keyed"), HeldTarget("keyed", ("fail_for_good",))

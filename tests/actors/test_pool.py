@@ -116,6 +116,22 @@ def test_a_retired_box_takes_nothing_and_says_so(dispatcher: Dispatcher) -> None
     assert actor.got == []
 
 
+def test_nothing_is_put_between_the_look_at_a_box_and_its_retirement(dispatcher: Dispatcher) -> None:
+    """H19: what was taken there would lie in a box that nobody reads any more."""
+    actor = Counter("a", dispatcher)
+    taken: list[bool] = []
+    other = threading.Thread(target=lambda: taken.append(actor.tell("mail")))
+
+    def at_rest() -> bool:
+        other.start()
+        other.join(0.2)  # as long as it needs where nothing holds it up
+        return True
+
+    assert actor.actor_inbox.retire_if(at_rest)
+    other.join()
+    assert taken == [False]
+
+
 def test_every_message_is_taken_or_refused_while_an_actor_is_retired_again_and_again(
     dispatcher: Dispatcher,
 ) -> None:

@@ -6,6 +6,7 @@ import sqlite3
 from contextlib import closing
 
 from actors.protocol import Committed, Conflict
+from domain import codec
 from domain import events as ev
 from tests.support.actors_outside import HeldTarget
 from tests.support.actors_system import ActorSystem, Boot, Log, rejects_of, stream_of
@@ -68,6 +69,46 @@ def test_an_answer_to_an_append_that_nobody_remembers_is_taken_for_nobodys(boot:
     system.read()
     system.settle()
     assert received(system) == ["m1", "m2"]
+
+
+def test_an_answer_of_an_earlier_append_says_nothing_of_the_one_under_way(boot: Boot) -> None:
+    """H3: what is under way is not durable yet, and no call is made before."""
+    log, target = Log(), HeldTarget("once")
+    target.hold()
+    system = boot(log, {"notify_sales": target})
+    with closing(sqlite3.connect(system.folder / "events.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        log.message("m1")
+        system.read()
+        eventually(lambda: system.directory._leads[LEAD]._append_id != 0)
+        lead = system.directory._leads[LEAD]
+        system.directory.tell(LEAD, Committed(LEAD, 99, 123_456))
+        eventually(lambda: not (lead.actor_inbox.mail or lead.actor_inbox.scheduled))
+        assert not lead.at_rest()
+        assert system.calls.count() == 0
+        other.execute("ROLLBACK")
+    target.release()
+    system.settle()
+    assert len(target.requests) == 1
+
+
+def test_mail_that_comes_while_an_append_clashes_stays_behind_what_clashed(boot: Boot) -> None:
+    log = Log()
+    system = boot(log)
+    beside = ev.Recorded(LEAD, 1, ev.DuplicateDetected("m0"), "another-1", system.clock.now())
+    with closing(sqlite3.connect(system.folder / "events.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("INSERT INTO stored_events VALUES (?, ?, ?, ?)", (LEAD, 1, *codec.encode(beside)))
+        log.message("m1")
+        system.read()
+        eventually(lambda: system.directory._leads[LEAD]._append_id != 0)
+        log.message("m2")
+        system.read()
+        eventually(lambda: len(system.directory._leads[LEAD].waiting) == 1)
+        other.execute("COMMIT")
+    system.settle()
+    assert received(system) == ["m1", "m2"]
+    assert system.position_is_complete()
 
 
 def test_a_lead_whose_rows_the_store_refuses_is_stopped_and_no_other(boot: Boot) -> None:

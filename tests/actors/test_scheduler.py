@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -65,3 +66,23 @@ def test_many_timers_armed_from_many_places_are_each_told_once(timers: Told) -> 
         timers.scheduler.arm(f"lead-{n}", n, (n % 7) / 100)
     eventually(lambda: len(timers.told) == 2000)
     assert sorted(message for _, message in timers.told) == list(range(2000))
+
+
+def test_a_wall_clock_that_is_set_back_holds_up_nobody(timers: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    """H16."""
+    timers.scheduler.arm("a", "before", 0.1)
+    wall = time.time
+    monkeypatch.setattr(time, "time", lambda: wall() - 3600)
+    timers.scheduler.arm("b", "after", 0.01)
+    eventually(lambda: sorted(timers.told) == [("a", "before"), ("b", "after")])
+
+
+def test_a_timer_that_is_replaced_by_a_longer_one_does_not_run_out_at_its_own_time() -> None:
+    timers = Told()
+    timers.scheduler.arm("a", "short", 0.01)
+    timers.scheduler.arm("a", "long", 0.1)
+    timers.scheduler.arm("b", "between", 0.05)
+    timers.scheduler.start()
+    eventually(lambda: len(timers.told) == 2)
+    timers.scheduler.stop()
+    assert timers.told == [("b", "between"), ("a", "long")]

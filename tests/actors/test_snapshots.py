@@ -143,6 +143,24 @@ def test_what_is_no_good_is_not_read(boot: Boot, tmp_path: Path, columns: dict[s
     assert read[:2] == [0, FEW]
 
 
+def test_what_another_writer_was_faster_with_is_in_no_snapshot(boot: Boot) -> None:
+    log = Log()
+    stale = boot(log)
+    one_after_the_other(stale, log, 0, 1)
+    other = boot(log)
+    one_after_the_other(other, log, 1, 3)
+    stale.clock.pass_time(60)  # type: ignore[attr-defined]
+    messages(log, 3, 6)
+    stale.read()
+    stale.settle()
+    stale.checkpoint()
+    version, _, encoded = kept(stale)
+    state = LeadState(LEAD)
+    for recorded in stale.history(LEAD)[:version]:
+        lead.evolve(state, recorded)
+    assert Snapshots(LeadState, lead.RULES).decode(encoded) == state
+
+
 def test_what_a_lead_knew_it_knows_after_a_restart(boot: Boot) -> None:
     """A duplicate from before the snapshot is one, and a call that was at work at its time is found again."""
     log = Log()

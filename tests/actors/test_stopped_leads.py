@@ -3,10 +3,13 @@ that came too late."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 import msgspec
+import pytest
 
+from actors import pool
 from domain import events as ev
 from domain.commands import (
     AmendDeadLetter,
@@ -171,6 +174,32 @@ def test_a_resumed_lead_that_is_stopped_again_keeps_the_reply_anew(boot: Boot) -
     resume(system, log, "once more")
     assert taken(system) == IN_ORDER
     assert system.position_is_complete()
+
+
+def test_the_place_of_a_resume_is_recorded_once_all_that_it_delivers_is(
+    boot: Boot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before that a crash has the command read again, which delivers what was not recorded yet."""
+    log, poison = Log(), Poison("m2")
+    system = boot(log, modules=(poison.module(),))
+    stop_lead(system, log, poison)
+    log.message("m4")
+    system.read()
+    system.settle()
+    poison.mend()
+    recorded = system.positions.recorded
+    known: list[list[str]] = []
+
+    def look(places: Iterable[ev.Place]) -> None:
+        found = list(places)
+        if any(place.sequence == len(log.entries) for place in found):
+            known.append([e.message_id for e in system.events() if isinstance(e, ev.MessageReceived)])
+        recorded(found)
+
+    monkeypatch.setattr(system.positions, "recorded", look)
+    monkeypatch.setattr(pool, "TURN", 1)  # each is decided, and recorded, by itself
+    resume(system, log)
+    assert known == [["m1", "m2", "m3", "m4"]]
 
 
 def test_the_outbox_may_send_it_twice(boot: Boot) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from domain import events as ev
+from tests.support.actors_outside import Poison
 from tests.support.actors_system import ActorSystem, Boot, Log, stream_of
 from tests.support.eventually import eventually
 
@@ -48,3 +49,21 @@ def test_a_lead_whose_events_cannot_be_read_waits_and_is_never_stopped_for_it(bo
     completed = [e.message_id for e in system.events() if isinstance(e, ev.MessageCompleted)]
     assert completed == ["m1", "m2", "m3"]
     assert system.position_is_complete()
+
+
+def test_a_store_that_could_not_be_read_counts_as_no_failure_of_the_lead(boot: Boot) -> None:
+    log, poison = Log(), Poison("m1")
+    log.message("m1", intent="POISON")
+    system = boot(log, read=False, modules=(poison.module(),))
+    with out_of_reach(system):
+        system.read()
+        for _ in range(3):
+            eventually(lambda: (RESTART, "") in system.timers.pending)
+            system.fire(RESTART)
+        eventually(lambda: (RESTART, "") in system.timers.pending)
+    system.restart_lead()
+    assert poison.tries == 1
+    assert system.directory.stopped() == []
+    poison.mend()
+    system.restart_lead()
+    assert system.kinds()[-1] == "MessageCompleted"

@@ -46,6 +46,12 @@ def rows(store: Path) -> list[Any]:
         return connection.execute("SELECT rowid, * FROM stored_events ORDER BY rowid").fetchall()
 
 
+def flip_a_byte(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
 def test_a_backup_holds_the_store_as_it_is_and_says_what_it_holds(data: Path, tmp_path: Path) -> None:
     made = done(data, "backup", str(tmp_path / "copy"))["backup"]
     assert rows(tmp_path / "copy" / "events.db") == rows(data / "events.db")
@@ -89,6 +95,29 @@ def test_a_store_that_is_damaged_is_not_backed_up_and_says_so(data: Path, tmp_pa
     assert refused.exit_code == 1
     assert refused.stderr.startswith("leadline: ")
     assert "details:" not in refused.stderr
+    assert list((tmp_path / "copy").iterdir()) == []
+
+
+def test_a_store_with_events_missing_is_not_backed_up_and_nothing_is_left(data: Path, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(data / "events.db")) as connection, connection:
+        connection.execute("DELETE FROM stored_events WHERE rowid = 3")
+    refused = do(data, "backup", str(tmp_path / "copy"))
+    assert refused.exit_code == 1
+    assert "some are missing" in refused.stderr
+    assert list((tmp_path / "copy").iterdir()) == []
+
+
+def test_a_store_whose_index_contradicts_it_is_not_backed_up(data: Path, tmp_path: Path) -> None:
+    """Each event can be read, and SQLite alone says that the file is damaged."""
+    with closing(sqlite3.connect(data / "events.db")) as connection, connection:
+        connection.execute("CREATE INDEX by_topic ON stored_events (topic)")
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute(
+            "UPDATE sqlite_schema SET sql = replace(sql, '(topic)', '(state)') WHERE name = 'by_topic'"
+        )
+    refused = do(data, "backup", str(tmp_path / "copy"))
+    assert refused.exit_code == 1
+    assert "damaged" in refused.stderr
     assert list((tmp_path / "copy").iterdir()) == []
 
 
@@ -147,6 +176,7 @@ def test_a_restore_beside_a_runner_is_refused(data: Path, tmp_path: Path) -> Non
         (lambda copy: (copy / "backup.json").write_text("{"), "cannot be read"),
         (lambda copy: (copy / "events.db").unlink(), "is missing"),
         (lambda copy: (copy / "events.db").write_bytes(b"x"), "checksum differs"),
+        (lambda copy: flip_a_byte(copy / "events.db"), "checksum differs"),
     ],
 )
 def test_a_backup_that_is_not_whole_changes_nothing(

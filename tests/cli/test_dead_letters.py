@@ -12,6 +12,9 @@ from typer.testing import CliRunner
 
 from cli import causes, dead_letters
 from cli.app import app
+from cli.redrive import Pace, Redrive
+from domain.commands import RetryDeadLetter
+from projections.queries import Views
 from tests.support.cli_data import write_data
 from tests.support.projections_story import LeadStory, Story, rejected
 
@@ -126,3 +129,17 @@ def test_on_a_terminal_it_asks_and_a_no_does_nothing(data: Path, monkeypatch: py
 def test_where_nothing_matches_there_is_nothing_to_do(data: Path) -> None:
     answer = do(data, "dlq", "retry", "--business", "nobodys", "--yes")
     assert (answer.exit_code, answer.stdout) == (0, "nothing to do\n")
+
+
+def test_a_redrive_is_stopped_by_what_goes_wrong_in_a_row_alone(tmp_path: Path) -> None:
+    def make(dead_letter_id: str) -> RetryDeadLetter:
+        return RetryDeadLetter(command_id="c", by="ann", dead_letter_id=dead_letter_id)
+
+    letters = [{"id": str(n)} for n in range(5)]
+    redrive = Redrive(letters, Views(tmp_path / "views.db"), lambda: 0, make, Pace(stop_after=2))
+    for name, outcome in zip("0123", ("failed", "completed", "refused", "completed"), strict=True):
+        redrive._ends(redrive.results[name], outcome, "")  # type: ignore[arg-type]
+    assert redrive.stopped is None
+    redrive._ends(redrive.results["3"], "failed", "one")
+    redrive._ends(redrive.results["4"], "refused", "another")
+    assert redrive.stopped == "2 in a row went wrong, the last: another"

@@ -19,6 +19,7 @@ from domain.breaker import (
     let_out,
     probes_left,
     retry_in_us,
+    room,
     time_is_up,
     to_us,
 )
@@ -136,6 +137,13 @@ def test_an_open_breaker_lets_nothing_through_and_says_for_how_long() -> None:
     assert retry_in_us(target.breaker, target.now) == 10 * SECOND
     assert retry_in_us(target.breaker, target.now + 4 * SECOND) == 6 * SECOND
     assert retry_in_us(target.breaker, target.now + 11 * SECOND) == 0
+
+
+def test_probes_that_came_back_well_count_among_those_that_are_let_through() -> None:
+    target = probing()
+    target.call(failed=False)
+    assert target.state == "half_open"
+    assert room(target.breaker, POLICY) == POLICY.probes - 1
 
 
 def test_a_clock_set_back_makes_nobody_wait_longer_than_the_open_time() -> None:

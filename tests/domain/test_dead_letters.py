@@ -284,6 +284,15 @@ def test_an_amendment_obeys_the_wires_own_rules(changes: dict[str, Any]) -> None
     assert story.state.letters[LETTER].message == story.last(MessageReceived)
 
 
+def test_what_an_amendment_says_is_kept_without_control_characters() -> None:
+    """H17: PostgreSQL refuses NUL."""
+    story = dead()
+    story.command(amend(text="a\0b", suggested_response="c\x07d", entities={"e\0": "f\0", "empty": ""}))
+    message = story.state.letters[LETTER].message
+    assert (message.text, message.suggested_response) == ("a\ufffdb", "c\ufffdd")
+    assert message.entities == {"e\ufffd": "f\ufffd"}
+
+
 # idempotent by command id
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from domain import commands as co
 from domain.commands import ReceiveMessage
 from domain.events import (
@@ -17,6 +19,7 @@ from domain.events import (
 )
 from domain.lead import REMEMBERED, LeadState
 from domain.outcomes import Done, Failed, FailedForGood, Unknown
+from domain.tokens import encode
 from tests.support.domain_given import (
     INCARNATION,
     STREAM,
@@ -272,6 +275,19 @@ def test_memory_is_bounded_by_time() -> None:
     assert len(story.state.seen) <= 8 * 4 + 1
 
 
+def test_what_a_command_came_to_is_remembered_as_long_as_a_message() -> None:
+    story = Story()
+    story.command(co.StartTask(command_id="c1", by="ann", task_id="none"))
+    story.now = T0 + REMEMBERED
+    story.receive("m1")
+    assert story.command(co.StartTask(command_id="c1", by="ann", task_id="none")) == []
+    for n in range(200):
+        story.now += DAY / 4
+        story.command(co.StartTask(command_id=f"n{n}", by="ann", task_id="none"))
+        story.receive(f"n{n}")
+    assert len(story.state.commands) <= 8 * 4 + 1
+
+
 def test_an_open_dead_letter_is_no_new_life_however_old() -> None:
     story = ordering()
     story.receive(order("m1"))
@@ -326,6 +342,15 @@ def test_ten_thousand_messages_wait_in_line_without_the_line_slowing_them() -> N
     for n in range(1, 10_000):
         story.receive(f"m{n}")
     assert len(story.state.queue) == 10_000
+
+
+@pytest.mark.parametrize("message_id", ["a/b", "a:b", "a=2Fb", "a@7", "ü m"])
+def test_a_message_id_is_in_its_keys_as_a_token(message_id: str) -> None:
+    """H9: beside `/`, `:` and `@`, which part a key, ids of two messages would come to one."""
+    story = ordering()
+    story.receive(order(message_id))
+    assert story.last(MessageReceived).key == f"acme-foods/lead-1/{encode(message_id)}"
+    assert story.call.key == f"acme-foods/lead-1/{encode(message_id)}/0.create_order"
 
 
 def test_a_new_lead_knows_nothing() -> None:

@@ -9,13 +9,18 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from nats.aio.client import Client
 
 from domain.events import ActionsPlanned, Recorded
-from tests.support.eventually import eventually
-from tests.support.log import with_client
+from outbox.sending import NotConfirmedError, Publication, Sender
 from tests.support.nats import TestServer, running_server
-from tests.support.outbox import FullFile, Relaying, commands, make_streams, out
+from tests.support.outbox import (
+    FullFile,
+    Relaying,
+    commands,
+    make_streams,
+    out,
+    wait_for_a_duplicate_window,
+)
 from tests.support.projections_log import MemoryLog
 from tests.support.projections_story import START, LeadStory, Story, rejected
 
@@ -142,10 +147,10 @@ def test_killed_before_its_position_moved_results_come_again_with_their_id_and_r
         told.relay(dies=True)
         assert len(out(server.url, "replies")) == 5
         before = out(server.url, "results")
-        wait_for_a_duplicate_window(server)
+        wait_for_a_duplicate_window(server.url)
         told.lead("+0").whole("m5")
         told.relay(dies=True)
-        wait_for_a_duplicate_window(server)
+        wait_for_a_duplicate_window(server.url)
         told.relay()
         results, replies = out(server.url, "results"), out(server.url, "replies")
         assert [one.message_id for one in replies] == ["m0", "m1", "m2", "m3", "m4", "m5"]
@@ -154,16 +159,57 @@ def test_killed_before_its_position_moved_results_come_again_with_their_id_and_r
         assert len({one.headers["Nats-Msg-Id"] for one in results}) == 6
 
 
-def wait_for_a_duplicate_window(server: TestServer) -> None:
-    """JetStream remembers no longer what it had: a message that it knows is taken again."""
+def test_a_reply_whose_confirmation_was_lost_is_looked_for_before_it_is_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where no earlier process can have sent it, and JetStream has forgotten its id."""
+    send = Sender.send
+    lost: list[Publication] = []
 
-    async def taken_again(client: Client) -> bool:
-        known = {"Nats-Msg-Id": "probe"}
-        answer = await client.jetstream().publish("leads.out.probe.x.results", b"{}", headers=known)
-        return not answer.duplicate
+    async def send_and_lose(sender: Sender, publications: dict[int, Publication]) -> None:
+        replies = [p for p in publications.values() if p.subject.endswith(".replies")]
+        if not replies or lost:
+            await send(sender, publications)
+            return
+        lost.extend(replies)
+        await send(sender, dict(publications))
+        await asyncio.to_thread(wait_for_a_duplicate_window, forgetful.url)
+        raise NotConfirmedError("the answer was lost")
 
-    eventually(lambda: with_client(server.url, taken_again))
-    eventually(lambda: with_client(server.url, taken_again))
+    with running_server(tmp_path / "nats") as forgetful:
+        make_streams(forgetful.url, duplicate_window=0.1)
+        told = Told(forgetful, tmp_path)
+
+        async def record() -> None:
+            told.lead().whole("m1")
+            told.lead().whole("m2")
+            told.record()
+
+        monkeypatch.setattr(Sender, "send", send_and_lose)
+        told.relaying.before = record
+        told.relaying.run()
+        assert [one.message_id for one in out(forgetful.url, "replies")] == ["m1", "m2"]
+        assert len(lost) == 1
+
+
+def test_a_leads_next_reply_is_sent_when_the_one_before_is_confirmed(
+    told: Told, server: TestServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last one that is out says so that those before it are."""
+    send = Sender.send
+    together: list[list[str]] = []
+
+    async def look(sender: Sender, publications: dict[int, Publication]) -> None:
+        together.append([p.subject for p in publications.values() if p.subject.endswith(".replies")])
+        await send(sender, publications)
+
+    monkeypatch.setattr(Sender, "send", look)
+    for n in range(6):
+        told.lead(f"+{n % 2}").whole(f"m{n}")
+    told.relay()
+    assert len(out(server.url, "replies")) == 6
+    assert sum(map(len, together)) == 6
+    assert all(len(set(subjects)) == len(subjects) for subjects in together)
 
 
 def test_a_reply_that_is_out_is_no_task_when_the_window_closes_before_the_next_start(
@@ -254,6 +300,20 @@ def test_a_later_message_keeps_the_window_open_also_for_what_was_to_be_said_befo
     assert commands(server.url) == []
 
 
+def test_a_later_message_that_was_written_before_does_not_close_the_window_of_an_earlier_one(
+    told: Told, server: TestServer
+) -> None:
+    lead = told.lead()
+    _, *rest = [r.event for r in whole_of(lead, "m2")]
+    lead.whole("m1")
+    told.relay()
+    lead.add(lead.received("m2", received_at=START - timedelta(hours=20)), *rest)
+    told.now = START + timedelta(hours=5)
+    told.relay()
+    assert [one.message_id for one in out(server.url, "replies")] == ["m1", "m2"]
+    assert commands(server.url) == []
+
+
 # what holds it up
 
 
@@ -302,6 +362,27 @@ def test_an_event_that_cannot_be_read_stops_it_there_where_it_can_be_seen_until_
     assert told.relaying.position().stopped is None
     assert [one.message_id for one in out(server.url, "results")] == ["m0", "m1", "m2", "m3"]
     assert len(out(server.url, "replies")) == 4
+
+
+def test_an_event_of_which_what_came_before_cannot_be_read_stops_it_there_too(
+    told: Told, server: TestServer
+) -> None:
+    lead = told.lead()
+    whole = [r.event for r in whole_of(lead, "m1")]
+    lead.add(*whole[:3])
+    told.relay()
+    lead.add(*whole[3:])
+    told.lead("+2").whole("m2")
+    told.record()
+    told.log.corrupt.add(1)
+    told.relaying.run(until=lambda: told.relaying.position().stopped is not None)
+    standing = told.relaying.position()
+    assert standing.position < 5
+    assert "event 5" in (standing.stopped or "")
+    assert out(server.url) == []
+    told.log.corrupt.clear()
+    told.relaying.run()
+    assert [one.message_id for one in out(server.url, "results")] == ["m1", "m2"]
 
 
 def test_while_its_disk_is_full_nothing_that_is_out_is_sent_again_and_it_goes_on_when_there_is_room(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
@@ -15,13 +17,15 @@ from actors import jetstream
 from actors.ownership import DataFolderLock
 from actors.stream import OUT_STREAM, OutLimits
 from outbox import run as run_module
-from outbox.position import read_position, settle
+from outbox.host import start_outbox
+from outbox.position import PositionFile, read_position, settle
 from outbox.relay import RelaySettings
 from outbox.run import OutboxParts, run_outbox
+from projections.host import as_it_is
 from tests.support.eventually import eventually
 from tests.support.log import with_client
 from tests.support.nats import TestServer, running_server
-from tests.support.outbox import out
+from tests.support.outbox import make_streams, out, wait_for_a_duplicate_window
 from tests.support.projections_log import MemoryLog
 from tests.support.projections_story import LeadStory, Story
 
@@ -114,3 +118,38 @@ def test_without_a_server_it_says_so_once_and_ends_when_it_is_told(tmp_path: Pat
     assert len(lines) == 1
     assert "held up" in lines[0]
     assert "nats://127.0.0.1:1" in lines[0]
+
+
+def test_what_is_recorded_while_it_is_switched_off_is_not_out_when_it_is_switched_on(
+    tmp_path: Path, log: MemoryLog
+) -> None:
+    made = parts(tmp_path, log, "nats://127.0.0.1:1")
+    off = msgspec.structs.replace(made, relay=RelaySettings(results=False, replies=False))
+
+    def died(error: BaseException) -> None:
+        raise error
+
+    assert start_outbox(off, log, "thread", set_up=as_it_is, on_death=died) is None
+    assert settle(made.position, log, print).position == log.last_position()
+
+
+def test_replies_that_an_earlier_process_sent_are_looked_for_first(tmp_path: Path) -> None:
+    """It died before its position was written, and JetStream has forgotten their ids."""
+    story = Story()
+    story.now = datetime.now(UTC)
+    LeadStory(story).whole("m0")
+    log, path = MemoryLog(), tmp_path / "outbox.db"
+    before = settle(path, log, print)
+    log.append(*story.recorded)
+    with running_server(tmp_path / "nats") as server:
+        make_streams(server.url, duplicate_window=0.1)
+        made = msgspec.structs.replace(parts(tmp_path, log, server.url), service=False)
+        made = msgspec.structs.replace(made, relay=RelaySettings(linger=0.01, retry=0.01))
+        for _ in range(2):
+            with closing(PositionFile(path)) as file:
+                file.write(before)
+            with working(made):
+                eventually(lambda: read_position(path).position == 5)  # type: ignore[union-attr]
+            wait_for_a_duplicate_window(server.url)
+        assert len(out(server.url, "results")) == 2
+        assert len(out(server.url, "replies")) == 1

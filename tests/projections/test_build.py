@@ -19,7 +19,7 @@ from domain import events as ev
 from projections import build as build_module
 from projections.build import Building, RebuildStoppedError, build
 from projections.compare import compare
-from projections.fold import Fold
+from projections.fold import Fold, Part
 from projections.queries import Views
 from projections.store import ViewsPosition
 from tests.support.projections_log import MemoryLog
@@ -112,6 +112,18 @@ def test_where_one_part_is_stopped_the_views_stand_before_that_event(story: Stor
         assert (built.position, built.stopped_error is not None) == (position - 1, True)
         assert built == build(log, folder / "one.db", Building(7))
         assert compare(folder / "two.db", folder / "one.db")[1] == []
+
+
+@pytest.mark.parametrize("stopped", ["work", "outcomes"])
+def test_parts_are_not_joined_where_either_is_stopped(story: Story, folder: Path, stopped: str) -> None:
+    log = MemoryLog(story.recorded)
+    parts: dict[Part, Path] = {"work": folder / "work.db", "outcomes": folder / "outcomes.db"}
+    for part, path in parts.items():
+        build_module._build_part(log, path, Building(7, log.last_position()), part)
+        if part == stopped:
+            with closing(sqlite3.connect(path)) as connection, connection:
+                connection.execute("UPDATE views_meta SET stopped_error = 'event 3 cannot be applied'")
+    assert build_module._join(parts["work"], parts["outcomes"]) is None
 
 
 def test_a_position_to_stop_at_holds_for_both(story: Story, folder: Path) -> None:

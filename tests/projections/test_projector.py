@@ -15,11 +15,15 @@ from sqlalchemy import event
 from domain import events as ev
 from domain.events import Event, Recorded
 from projections import projector as projector_module
-from projections.metrics import LONGEST_US, MAX_VALUE
+from projections import rebuild as rebuild_module
+from projections.database import open_writer
+from projections.fold import Fold
+from projections.metrics import LONGEST_US, MAX_INTENTS, MAX_VALUE
 from projections.projector import Progress, Projector, ProjectorSettings, run_projector
 from projections.queries import Views
 from projections.rebuild import one_at_a_time, rebuild, verify
-from projections.schema import VIEWS_VERSION
+from projections.schema import VIEWS_VERSION, metadata
+from projections.store import ViewsStore
 from tests.support.projections_log import MemoryLog
 from tests.support.projections_story import LeadStory, Story
 
@@ -72,6 +76,15 @@ def watched(log: MemoryLog, tmp_path: Path) -> Iterator[Watched]:
 def started_again(watched: Watched, log: MemoryLog, *, batch: int = 8000) -> Watched:
     watched.projector.close()
     return Watched(log, watched.file, batch=batch)
+
+
+def rows_of(file: Path) -> dict[str, list[tuple[object, ...]]]:
+    """Everything that a views database holds."""
+    with closing(sqlite3.connect(file)) as connection:
+        return {
+            table.name: connection.execute(f"SELECT * FROM {table.name}").fetchall()
+            for table in metadata.sorted_tables
+        }
 
 
 def test_a_first_start_says_that_it_builds_and_a_second_goes_on_from_the_position(
@@ -138,6 +151,60 @@ def test_views_that_vanish_beneath_a_running_projector_are_back_at_its_next_look
     assert watched.said[1:] == ["rebuilding the views: the views' file was removed or replaced"]
     assert watched.position == 20
     assert verify(log, watched.file).differences == []
+
+
+def test_views_that_vanish_with_events_unread_count_each_of_them_once(
+    watched: Watched, log: MemoryLog, story: Story
+) -> None:
+    """The rebuild goes further than the projector was: what it knew of the rows is of yesterday."""
+    lead = LeadStory(story)
+    for n in range(3):
+        lead.whole(f"n{n}")
+    log.append(*story.recorded[20:25])
+    watched.step()
+    log.append(*story.recorded[25:30])
+    watched.file.unlink()
+    watched.step()
+    log.append(*story.recorded[30:])
+    watched.step()
+    assert watched.position == 35
+    assert verify(log, watched.file).differences == []
+
+
+def test_rows_and_position_are_written_together_or_not_at_all(
+    watched: Watched, log: MemoryLog, story: Story
+) -> None:
+    """Rows without their position would be counted again."""
+    before = rows_of(watched.file)
+    with closing(sqlite3.connect(watched.file)) as connection, connection:
+        connection.execute(
+            "CREATE TRIGGER refuse BEFORE INSERT ON views_meta BEGIN SELECT RAISE(ABORT, 'no room'); END"
+        )
+    LeadStory(story).whole("m9")
+    log.append(*story.recorded[20:])
+    store = ViewsStore(open_writer(watched.file))
+    standing = store.standing()
+    assert standing is not None
+    with pytest.raises(sa.exc.IntegrityError, match="no room"):
+        store.apply(Fold(), log.read(20, 100), standing)
+    store.close()
+    assert rows_of(watched.file) == before
+
+
+def test_views_are_compared_where_their_copy_stands_and_not_where_they_stood_before(
+    watched: Watched, log: MemoryLog, story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = rebuild_module._copy
+
+    def copy_later(live: Path, to: Path) -> None:
+        watched.step()
+        copy(live, to)
+
+    LeadStory(story).whole("m9")
+    log.append(*story.recorded[20:])
+    monkeypatch.setattr(rebuild_module, "_copy", copy_later)
+    found = verify(log, watched.file)
+    assert (found.position, found.differences) == (25, [])
 
 
 def test_a_views_file_that_is_no_database_is_rebuilt(tmp_path: Path, log: MemoryLog) -> None:
@@ -238,7 +305,7 @@ def test_sums_of_the_same_observations_are_the_same_in_any_order_of_batches(tmp_
     lead = LeadStory(story)
     for n in range(40):
         lead.add(
-            lead.received(f"m{n}", ai_latency_ms=0.1 + n / 7), lead.intent(f"m{n}", confidence=0.1 + n / 100)
+            lead.received(f"m{n}", ai_latency_ms=0.1 + n / 7), lead.intent(f"m{n}", confidence=0.1 + n / 97)
         )
     sums = []
     for batch in (1, 7, 100):
@@ -253,6 +320,20 @@ def test_sums_of_the_same_observations_are_the_same_in_any_order_of_batches(tmp_
         assert all(isinstance(row["value"], int) for row in rows)
         watched.projector.close()
     assert sums[0] == sums[1] == sums[2]
+
+
+def test_after_a_restart_as_many_intents_have_a_label_as_before(
+    watched: Watched, log: MemoryLog, story: Story
+) -> None:
+    lead = LeadStory(story)
+    for n in range(MAX_INTENTS + 10):
+        lead.add(lead.intent(f"i{n}", intent=f"INTENT_{n}"))
+    log.append(*story.recorded[20:-20])
+    watched.step()
+    again = started_again(watched, log)
+    log.append(*story.recorded[-20:])
+    again.step()
+    assert verify(log, again.file).differences == []
 
 
 def test_a_batch_costs_a_few_statements_however_many_rows_it_touches(tmp_path: Path) -> None:

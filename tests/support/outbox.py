@@ -23,6 +23,7 @@ from outbox.position import OutboxPosition, PositionFile, settle
 from outbox.relay import Relay, RelaySettings
 from outbox.replies import Replies, last_on
 from outbox.sending import Sender
+from tests.support.eventually import eventually
 from tests.support.log import with_client
 
 
@@ -177,3 +178,15 @@ def make_streams(url: str, *, duplicate_window: float = 120.0) -> None:
         await jetstream.call(client, "STREAM.CREATE.LEADS_OUT", config)
 
     with_client(url, make)
+
+
+def wait_for_a_duplicate_window(url: str) -> None:
+    """JetStream remembers no longer what it had: a message that it knows is taken again."""
+
+    async def taken_again(client: Client) -> bool:
+        known = {"Nats-Msg-Id": "probe"}
+        answer = await client.jetstream().publish("leads.out.probe.x.results", b"{}", headers=known)
+        return not answer.duplicate
+
+    eventually(lambda: with_client(url, taken_again))
+    eventually(lambda: with_client(url, taken_again))

@@ -56,6 +56,23 @@ def test_a_flipped_byte_stops_the_views_and_its_lead_where_it_can_be_seen_and_no
     assert house.cli("rebuild", "--verify").code == 0
 
 
+def test_a_flipped_byte_keeps_no_other_leads_work_from_going_on_after_a_start(house: Leadline) -> None:
+    """H24: the views, which say what is unfinished, never come that far."""
+    house.set(TENANTS + "[retry]\ndelays_seconds = [5.0]\n" + target("notify_sales", "done", "fail"))
+    runner = house.run()
+    house.publish([message("m-1", "+1")])
+    house.wait_idle()
+    house.publish([message("m-2", "+2")])
+    eventually(lambda: bool(events(house.data, "action_deferred.v1", "lead:%")), within=PATIENCE)
+    assert runner.terminate() == 0
+    flip_a_byte(house, "m-1")
+    for file in house.data.glob("views.db*"):
+        file.unlink()
+    house.run()
+    eventually(lambda: views_have_stopped(house), within=PATIENCE)
+    eventually(lambda: "m-2" in received(house), within=PATIENCE)
+
+
 def test_an_event_that_is_skipped_holds_up_neither_the_views_nor_its_lead(house: Leadline) -> None:
     house.set(SETTINGS)
     runner = house.run()
