@@ -314,7 +314,11 @@ class RejectsActor(RecordingActor):
             message = self._amended(row, command.changes.get("payload"))
         else:
             message = self._read(row)
-        return "" if isinstance(message, IncomingMessage) else f"it still cannot be taken: {message}"
+        if not isinstance(message, IncomingMessage):
+            return f"it still cannot be taken: {message}"
+        if row.message_id not in (None, message.message_id):
+            return f"this is message {row.message_id!r}, and that one {message.message_id!r}: publish it as its own"
+        return ""
 
     def _amended(self, row: RejectRow, payload: Any) -> IncomingMessage | str:
         try:

@@ -51,6 +51,11 @@ class PositionFile:
     """The writer's side. One thread. Raises `LeadlineError` for a file that is none."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
+        self._open()
+
+    def _open(self) -> None:
+        path = self._path
         self._connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
         try:
             self._connection.execute("PRAGMA journal_mode=WAL")
@@ -63,11 +68,19 @@ class PositionFile:
                 f"{path} cannot be used ({error}): put back a copy of it, or remove it,"
                 " and results and replies begin at the end of what is recorded"
             ) from error
+        self._file = _identity(path)
+
+    def gone(self) -> bool:
+        """Somebody has removed the file, or put another in its place: what was written is kept nowhere."""
+        return _identity(self._path) != self._file
 
     def read(self) -> OutboxPosition | None:
         return _row(self._connection)
 
     def write(self, position: OutboxPosition) -> None:
+        if self.gone():
+            self.close()
+            self._open()
         self._connection.execute(_UPSERT, msgspec.structs.astuple(position))
 
     def close(self) -> None:
@@ -137,6 +150,15 @@ def _event_id_at(log: EventLog, position: int) -> str | None:
     with suppress(msgspec.MsgspecError):
         return log.event_id_at(position)
     return None
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file stands there now; None where there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _row(connection: sqlite3.Connection) -> OutboxPosition | None:

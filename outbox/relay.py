@@ -97,7 +97,7 @@ class Relay:
             return self._settings.linger
 
     async def _go_on(self, stop: Stopping) -> float:
-        if self._unwritten:
+        if self._unwritten or self._positions.gone():
             self._write()
         standing, settings = self._standing, self._settings
         try:

@@ -75,6 +75,7 @@ class Leads:
         row = self.rows.get(owner)
         if row is None:
             row = LeadRow(*owner, event.tenant_id, 0, event.intent, False, 0, at, at)
+        row.tenant_id = event.tenant_id  # a business may have moved
         row.messages += 1
         row.last_intent = event.intent
         row.last_seen_at = at

@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 
 #: Raised with every change of a table or of what a fold makes of an event: other views are rebuilt.
-VIEWS_VERSION = 2
+VIEWS_VERSION = 3
 
 #: An index with this mark is needed by the projector itself, and made before the first row.
 LOOKUP = {"lookup": True}

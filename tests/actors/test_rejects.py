@@ -131,6 +131,20 @@ def test_a_reject_is_not_redriven_to_another_lead(boot: Boot) -> None:
     assert system.position_is_complete()
 
 
+def test_a_reject_stays_the_message_that_it_is(boot: Boot) -> None:
+    """Under another id it would end elsewhere, and this row would wait for ever."""
+    log = Log()
+    log.raw(GOOD.replace(b"0.9", b"9"))
+    system = boot(log)
+    system.settle()
+    told = {"by": "ann", "dead_letter_id": rejected(system)[0].dead_letter_id}
+    other = {"payload": GOOD.replace(b'"m1"', b'"m2"').decode()}
+    outcome = obey(system, AmendDeadLetter(command_id="c1", changes=other, **told))
+    assert not outcome.done
+    assert "this is message 'm1', and that one 'm2'" in outcome.reason
+    assert obey(system, AmendDeadLetter(command_id="c2", changes={"payload": GOOD.decode()}, **told)).done
+
+
 def test_a_reject_that_still_cannot_be_taken_is_refused_and_may_be_discarded(boot: Boot) -> None:
     log = Log()
     log.raw(b"not json")

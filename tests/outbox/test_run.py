@@ -91,6 +91,21 @@ def test_a_stream_deleted_under_it_is_made_again_and_nothing_is_left_out(
         eventually(lambda: [one.message_id for one in out(server.url, "results")] == ["m3"])
 
 
+def test_a_position_that_is_removed_under_it_is_written_again(
+    tmp_path: Path, log: MemoryLog, server: TestServer
+) -> None:
+    made = parts(tmp_path, log, server.url)
+    later = Story()
+    LeadStory(later, lead="later").whole("m3")
+    with working(made):
+        eventually(lambda: len(out(server.url, "results")) == 3)
+        made.position.unlink()
+        eventually(lambda: read_position(made.position) is not None)
+        log.append(*later.recorded)
+        eventually(lambda: read_position(made.position).position == 20)  # type: ignore[union-attr]
+    assert [one.message_id for one in out(server.url, "results")] == ["m0", "m1", "m2", "m3"]
+
+
 def test_two_over_one_folder_work_one_after_the_other(
     tmp_path: Path, log: MemoryLog, server: TestServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -359,6 +359,12 @@ def test_two_flags_and_one_taken_away_leave_the_lead_flagged(story: Story, lead:
         assert [row["flagged"] for row in views.leads()] == [False]
 
 
+def test_a_lead_belongs_to_the_tenant_that_its_business_belongs_to_now(story: Story, lead: LeadStory) -> None:
+    lead.add(lead.received("m1"), lead.received("m2", tenant_id="another"))
+    with views_of(story) as views:
+        assert [row["tenant_id"] for row in views.leads()] == ["another"]
+
+
 def test_a_lead_counts_its_messages_and_knows_its_last_intent(story: Story, lead: LeadStory) -> None:
     lead.add(lead.received("m1"), lead.completed("m1"))
     lead.add(lead.received("m2", "COMPLAINT"))

@@ -76,13 +76,13 @@ class LeadStory:
             "text": "how much?",
             "entities": {"product": "boots", "colour": "grün"},
             "ai_latency_ms": 129.5,
+            "tenant_id": f"tenant-of-{self.business}",
         }
         return ev.MessageReceived(
             message_id=message,
             key=self.key(message),
             lead_id=self.lead,
             business_id=self.business,
-            tenant_id=f"tenant-of-{self.business}",
             intent=intent,
             **(values | fields),
         )
