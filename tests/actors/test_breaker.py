@@ -355,7 +355,7 @@ def test_a_second_writer_of_a_breaker_makes_no_call_go_out_twice(boot: Boot) -> 
     log, target = Log(), HeldTarget("once", ("fail",) * 5 + ("done",))
     target.hold()
     send(log, range(6))
-    system = boot(log, {"notify_sales": target}, workers=6)
+    system = boot(log, {"notify_sales": target}, workers=8)
     eventually(lambda: len(target.requests) == 6)
     other = ev.BreakerClosed(SALES)
     record_as_another(system, BREAKER, other)
