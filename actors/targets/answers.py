@@ -22,21 +22,21 @@ def refusal(answer: Answer, *, keyed: bool, now: datetime | None = None) -> Outc
     503 names; 409 says there that the first one is still at work.
     """
     status = answer.status
-    said = _said(answer)
+    what = said(answer)
     pause = retry_after_us(answer.headers, now or datetime.now(UTC))
     if 200 <= status < 300:
         return None
     if status in (401, 403):
-        return Misconfigured(said)
+        return Misconfigured(what)
     if status == 410:
-        return Misconfigured(said, switched_off=True)
+        return Misconfigured(what, switched_off=True)
     if status == 429:
-        return Failed(said, pause, throttled=True)
+        return Failed(what, pause, throttled=True)
     if status == 503 and pause is not None and keyed:
-        return Failed(said, pause)
+        return Failed(what, pause)
     if status >= 500 or status < 400 or status in (408, 425) or (status == 409 and keyed):
-        return Unknown(said)
-    return FailedForGood(said)
+        return Unknown(what)
+    return FailedForGood(what)
 
 
 def retry_after_us(headers: Mapping[str, str], now: datetime) -> int | None:
@@ -56,7 +56,7 @@ def retry_after_us(headers: Mapping[str, str], now: datetime) -> int | None:
     return min(max(0, round(pause)), _LONGEST_PAUSE_US)
 
 
-def _said(answer: Answer) -> str:
+def said(answer: Answer) -> str:
     """The status, and the beginning of what was said with it, in one line."""
     text = answer.body[: _EXCERPT * 4].decode(errors="replace")
     text = " ".join(text.split())[:_EXCERPT]

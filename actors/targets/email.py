@@ -24,7 +24,7 @@ from msgspec import Struct
 from actors.targets.guarded import Ended
 from actors.targets.http import connect
 from actors.targets.secret import Secret
-from actors.targets.templates import Template, Values, action_id, one_line, values_of
+from actors.targets.templates import Template, Values, action_id, one_line, values_of, written
 from domain.events import Idempotency
 from domain.outcomes import Done, Failed, FailedForGood, Misconfigured, Outcome, Unknown
 from domain.ports import TargetRequest
@@ -80,8 +80,10 @@ class EmailTarget:
             mail["In-Reply-To"] = mail["References"] = message_id
         else:
             mail["Message-ID"] = message_id
-        _write(mail, letters.correction if request.undo else letters.first, values_of(request))
-        _deliver(self._server, letters, mail.as_bytes())
+        with written("a mail"):
+            _write(mail, letters.correction if request.undo else letters.first, values_of(request))
+            letter = mail.as_bytes()
+        _deliver(self._server, letters, letter)
         return Done({"message_id": str(mail["Message-ID"])})
 
 
@@ -146,9 +148,13 @@ def _deliver(server: SmtpServer, letters: Letters, mail: bytes) -> None:
         with _breaking_off(smtp, lambda what: Unknown(f"{what}; the mail was sent")):
             smtp.send(mail + b".\r\n")  # no line begins with a dot: headers do not, base64 has none
             code, said = smtp.getreply()
-            if code != 250 and (code < 500 or smtp.is_over):
-                raise Ended(Unknown(f"the server answered {_text(code, said)}; the mail was sent"))
-            _expect((code, said), 250, FailedForGood)
+            if code not in (
+                250,
+                251,
+            ):  # what is refused is this mail, whatever the code says: nothing parks for it
+                what = f"the server answered {_text(code, said)}"
+                lost = code < 500 or smtp.is_over
+                raise Ended(Unknown(f"{what}; the mail was sent") if lost else FailedForGood(what))
             smtp.putcmd("QUIT")  # its answer changes nothing
 
 

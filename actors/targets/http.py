@@ -25,6 +25,7 @@ from actors.targets.guarded import Ended
 from domain.outcomes import Failed, Misconfigured, Outcome, Unknown
 
 MAX_ANSWER = 65_536
+#: Of the settings alone: what a template is filled with is bounded and escaped before it comes here.
 _NO_REQUEST = (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError)
 #: Shorter than what servers keep an idle connection for: one that is closed as we write loses its answer.
 _IDLE_SECONDS = 2.0

@@ -12,16 +12,28 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from actors.targets.answers import refusal
+from actors.targets.answers import refusal, said
 from actors.targets.http import Answer, Ask, Http
 from actors.targets.secret import Secret
-from actors.targets.templates import DataTemplate, Template, Values, one_line, url_part, values_of
+from actors.targets.templates import (
+    DataTemplate,
+    Template,
+    Values,
+    fill_within,
+    of_message,
+    one_line,
+    url_part,
+    values_of,
+    written,
+)
 from domain.events import Idempotency
 from domain.outcomes import Done, FailedForGood, Outcome, Unknown
 from domain.ports import TargetRequest
 from domain.tokens import derived_id
 
 _GONE = (404, 410)
+#: Names in a url that are the same for every message of a business.
+_BUSINESS = {"business_id", "kind"}
 
 
 class AskTemplate(Struct, frozen=True):
@@ -58,6 +70,7 @@ class RestTarget:
         self._undo = undo
         self._remote = remote
         self._secrets = secrets
+        self._place_is_the_messages = bool(of_message(create.url.names) - _BUSINESS)
         needed = undo.names if undo else frozenset()
         self._needed = {name for name in remote if f"remote.{name}" in needed}
 
@@ -66,6 +79,8 @@ class RestTarget:
         if request.undo:
             return self._undone(request, values)
         answer = self._http.send(_ask(self._create, request, values))
+        if answer.status == 410 and self._place_is_the_messages:
+            return FailedForGood(f"{said(answer)}; the url holds this message's values")
         return refusal(answer, keyed=self.idempotency == "keyed") or self._created(answer)
 
     def _created(self, answer: Answer) -> Outcome:
@@ -93,13 +108,19 @@ class RestTarget:
 
 
 def _ask(template: AskTemplate, request: TargetRequest, values: Values) -> Ask:
-    headers = {name: text.fill(values, one_line) for name, text in template.headers.items()}
-    headers["Idempotency-Key"] = derived_id(request.key)
+    """Complete, or `Ended`: whatever a value holds, the url and headers made of it are a request's."""
     body = b""
+    with written("a request"):
+        url = fill_within("the url", {"": template.url}, values, url_part)[""]
+        filled = fill_within("the headers", template.headers, values, one_line)
+        if template.body is not None:
+            body = msgspec.json.encode(template.body.fill(values))
+    # HTTP takes no blank at a header's ends, and an empty value leaves one there.
+    headers = {name: text.strip(" \t") for name, text in filled.items()}
+    headers["Idempotency-Key"] = derived_id(request.key)
     if template.body is not None:
-        body = msgspec.json.encode(template.body.fill(values))
         headers["Content-Type"] = "application/json"
-    return Ask(template.method, template.url.fill(values, url_part), headers, body)
+    return Ask(template.method, url, headers, body)
 
 
 def _ids(body: bytes, remote: Mapping[str, str]) -> dict[str, str]:

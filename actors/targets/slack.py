@@ -19,7 +19,7 @@ from actors.targets.answers import refusal
 from actors.targets.guarded import Ended
 from actors.targets.http import Answer, Ask, Http
 from actors.targets.secret import Secret
-from actors.targets.templates import DataTemplate, Template, values_of
+from actors.targets.templates import DataTemplate, Template, values_of, written
 from domain.events import Idempotency
 from domain.outcomes import Done, Misconfigured, Outcome
 from domain.ports import TargetRequest
@@ -77,7 +77,9 @@ class _Client(WebhookClient):
 
     def _perform_http_request(self, *, body: dict[str, Any], headers: dict[str, str]) -> WebhookResponse:
         sent = {"Content-Type": "application/json;charset=utf-8"}
-        self.answer = self._http.send(Ask("POST", self.url, sent, msgspec.json.encode(body)))
+        with written("a message"):
+            encoded = msgspec.json.encode(body)
+        self.answer = self._http.send(Ask("POST", self.url, sent, encoded))
         text = self.answer.body.decode(errors="replace")
         return WebhookResponse(
             url="", status_code=self.answer.status, body=text, headers=dict(self.answer.headers)

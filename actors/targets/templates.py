@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
@@ -22,6 +23,10 @@ from domain.tokens import derived_id
 Escape = Callable[[str], str]
 
 UNDO = "/undo"
+#: Bytes of a url with values in it, and of all such headers: what servers take (RFC 9110, 4.1).
+MAX_FILLED = 8_000
+#: Of names whose values are the settings' own.
+_OWN = "secret."
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
@@ -56,6 +61,12 @@ class Template:
             return self._pattern.substitute()
         return self._pattern.substitute({name: escape(as_text(values[name])) for name in self.names})
 
+    def fill_but_values(self, values: Values, escape: Escape = str) -> str:
+        """What the settings alone say: their own text and their secrets."""
+        return self._pattern.substitute(
+            {name: escape(as_text(values[name])) if name.startswith(_OWN) else "" for name in self.names}
+        )
+
     def value(self, values: Values, escape: Escape = str) -> Any:
         """The value itself where the text is one name alone (`"${entities}"`), else the text filled."""
         if self._alone is None:
@@ -82,7 +93,7 @@ def values_of(request: TargetRequest, secrets: Mapping[str, str] | None = None) 
         if isinstance(value, Mapping):
             values |= {f"{name}.{part}": inner for part, inner in value.items()}
     values |= {f"remote.{name}": value for name, value in request.remote.items()}
-    values |= {f"secret.{name}": value for name, value in (secrets or {}).items()}
+    values |= {f"{_OWN}{name}": value for name, value in (secrets or {}).items()}
     values |= {
         "key": request.key,
         "id": derived_id(request.key),
@@ -99,6 +110,51 @@ def values_of(request: TargetRequest, secrets: Mapping[str, str] | None = None) 
 def action_id(request: TargetRequest) -> str:
     """UUID of the action's key: what a compensation names as void."""
     return derived_id(request.key.removesuffix(UNDO) if request.undo else request.key)
+
+
+def of_message(names: Collection[str]) -> frozenset[str]:
+    """Those names whose values are not the settings' own."""
+    return frozenset(name for name in names if not name.startswith(_OWN))
+
+
+def fill_within(
+    what: str, templates: Mapping[str, Template], values: Values, escape: Escape
+) -> dict[str, str]:
+    """Every template filled, within `MAX_FILLED` bytes for all of them, names included, where a value is put in.
+
+    Raises `Ended`: as failed for good where the values make them longer, as misconfigured where the settings' own
+    text does.
+    """
+    filled = {name: template.fill(values, escape) for name, template in templates.items()}
+    length = _length(filled)
+    put_in = of_message(frozenset().union(*(template.names for template in templates.values())))
+    if length <= MAX_FILLED or not put_in:
+        return filled
+    bare = {name: template.fill_but_values(values, escape) for name, template in templates.items()}
+    limit = f"at most {MAX_FILLED} are sent"
+    if _length(bare) > MAX_FILLED:
+        raise Ended(Misconfigured(f"{what} would have {_length(bare)} bytes without any value, {limit}"))
+    lengths = {name: len(escape(as_text(values[name])).encode()) for name in sorted(put_in)}
+    longest = max(lengths, key=lengths.__getitem__)
+    raise Ended(
+        FailedForGood(
+            f"{what} would have {length} bytes with this message's values, {limit}:"
+            f" ${{{longest}}} alone has {lengths[longest]}"
+        )
+    )
+
+
+def _length(filled: Mapping[str, str]) -> int:
+    return sum(len(name.encode()) + len(text.encode()) for name, text in filled.items())
+
+
+@contextmanager
+def written(what: str) -> Iterator[None]:
+    """Around what is made of values before anything is sent: a value that no encoding takes ends the call."""
+    try:
+        yield
+    except (ValueError, RecursionError) as error:
+        raise Ended(FailedForGood(f"{what} cannot be made of this message: {error}")) from None
 
 
 def url_part(value: str) -> str:

@@ -17,7 +17,7 @@ from actors.targets.answers import refusal
 from actors.targets.guarded import Ended
 from actors.targets.http import Ask, Http
 from actors.targets.secret import Secret
-from actors.targets.templates import action_id
+from actors.targets.templates import action_id, written
 from domain.events import Idempotency
 from domain.outcomes import Done, Failed, Misconfigured, Outcome
 from domain.ports import TargetRequest
@@ -48,7 +48,8 @@ class WebhookTarget:
         self._now = now
 
     def call(self, request: TargetRequest) -> Outcome:
-        body = body_of(request)
+        with written("an event"):
+            body = body_of(request)
         now = self._now()
         webhook_id = derived_id(request.key)
         signatures = [signer(s).sign(webhook_id, now, body.decode()) for s in self._secrets]

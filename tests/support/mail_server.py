@@ -28,6 +28,7 @@ ANSWERS = {
     "550_rcpt": "550 no such user",
     "451_data": "451 try later",
     "554_data": "554 looks like spam",
+    **{f"{code}_data": f"{code} not a mail like this" for code in (530, 534, 535, 538)},
     "454_auth": "454 the login is away for a moment",
     "535_auth": "535 no such user",
     "530_mail": "530 log in first",
