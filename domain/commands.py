@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from domain.errors import Rejected
-from domain.messages import IncomingMessage, check_id, clean
+from domain.messages import IncomingMessage, check_id, clean, in_utc
 from domain.outcomes import Outcome
 
 MAX_WHY = 2000
@@ -156,6 +156,8 @@ def decode_command(body: bytes) -> AnyPersonsCommand:
             check_id("assigned_to_id", command.assigned_to_id, 128)
         if isinstance(command, ExpireReply):
             check_id("message_id", command.message_id, 256)
+            ended = in_utc("window_ended_at", command.window_ended_at)
+            command = msgspec.structs.replace(command, window_ended_at=ended)
     except Rejected as rejected:
         raise Rejected(f"command: {rejected.reason}") from None
     except Exception as error:  # any exception around decoding is a reject [H17]

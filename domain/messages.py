@@ -160,6 +160,14 @@ def check_id(name: str, value: object, limit: int) -> str:
     return value
 
 
+def in_utc(name: str, at: datetime) -> datetime:
+    """A time with an offset, in UTC; `Rejected` where its year there is none that a clock here knows."""
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:
+        raise Rejected(f"{name} must be in the years 1 to 9999 in UTC, is {at.isoformat()}") from None
+
+
 def clean(text: str) -> str:
     """Text with what no store takes (control characters but tab and line breaks) replaced by U+FFFD."""
     return text if text.isprintable() else _CONTROL_IN_TEXT.sub("\ufffd", text)
@@ -198,7 +206,7 @@ def _checked(
         entities={clean(k): clean(v) for k, v in wire.entities.items() if v} if wire.entities else {},
         text=clean(wire.text) if wire.text else None,
         suggested_response=clean(suggested) if suggested else None,
-        received_at=received_at.astimezone(UTC) if received_at else None,
+        received_at=in_utc("received_at", received_at) if received_at else None,
         ai=_ai(wire.ai),
     )
 

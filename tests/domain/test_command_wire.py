@@ -52,6 +52,19 @@ def test_every_command_comes_over_the_wire_as_it_was_sent(command: co.PersonsCom
     assert co.decode_command(co.encode_command(command)) == command
 
 
+def late(ended: str) -> bytes:
+    return raw(command="expire_reply", message_id="m1", window_ended_at=ended, response="yes")
+
+
+def test_a_windows_end_is_kept_in_utc_and_refused_by_its_name_where_utc_has_no_such_year() -> None:
+    taken = co.decode_command(late("2026-11-02T10:00:00+02:00"))
+    assert isinstance(taken, co.ExpireReply)
+    assert (taken.window_ended_at, taken.window_ended_at.tzinfo) == (AT, UTC)
+    assert refused(late("0001-01-01T00:00:00+14:00")) == (
+        "command: window_ended_at must be in the years 1 to 9999 in UTC, is 0001-01-01T00:00:00+14:00"
+    )
+
+
 @pytest.mark.parametrize("subject", ["_INBOX.abc.1", "_INBOX.x", "leads.reply.acme.7"])
 def test_an_answer_goes_to_an_inbox_or_to_the_reply_subjects(subject: str) -> None:
     assert co.decode_command(raw(reply_to=subject)).reply_to == subject

@@ -219,6 +219,20 @@ def test_an_instant_that_is_none_is_refused(instant: object) -> None:
     assert refusal(body(received_at=instant)).reason
 
 
+@pytest.mark.parametrize("instant", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-00:01"])
+def test_an_instant_outside_of_a_calendars_years_in_utc_is_refused_by_its_name(instant: str) -> None:
+    for name in ("received_at", "receivedAt"):
+        refused = refusal(body(**{name: instant}))
+        assert refused.reason == f"received_at must be in the years 1 to 9999 in UTC, is {instant}"
+        assert refused.message_id == "wamid.1"
+
+
+@pytest.mark.parametrize("instant", ["0001-01-01T14:00:00+14:00", "9999-12-31T23:58:59-00:01"])
+def test_the_first_and_the_last_instant_are_taken(instant: str) -> None:
+    got = decode(body(received_at=instant)).received_at
+    assert got == datetime.fromisoformat(instant)
+
+
 @pytest.mark.parametrize(
     ("raw", "said"),
     [
