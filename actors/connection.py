@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -26,8 +27,17 @@ Connection = Client
 OnRaw = Callable[[bytes, bytes, bytes, bytes], None]
 
 
+#: Up to the last @: a password that is not percent-encoded may hold one too, or a slash.
+_USER_AND_PASSWORD = re.compile(r"^([a-z+]*://)?.*@", re.DOTALL)
+
+
 class NatsUnreachableError(LeadlineError):
     """No server answers under this address, or it does not let us in."""
+
+
+def shown(url: str) -> str:
+    """A server's url as people and logs may see it: without user, password and token."""
+    return _USER_AND_PASSWORD.sub(r"\1", url)
 
 
 class RawClient(Client):
@@ -106,7 +116,7 @@ async def connect(
     except (nats.errors.Error, OSError, TimeoutError) as error:
         why = last[-1] if last else error
         raise NatsUnreachableError(
-            f"no NATS server can be used at {url}: {str(why) or 'no answer'}"
+            f"no NATS server can be used at {shown(url)}: {str(why) or 'no answer'}"
         ) from None
     return client
 

@@ -196,8 +196,8 @@ def find_binary() -> str:
 
 def read_greeting(url: str, timeout: float = 2.0) -> dict[str, Any] | None:
     """The INFO that a NATS server greets with; None where nobody does."""
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         with socket.create_connection((parts.hostname or "", parts.port or 4222), timeout) as wire:
             line = wire.makefile("rb").readline()
         greeting: dict[str, Any] = json.loads(line.removeprefix(b"INFO "))

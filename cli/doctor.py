@@ -15,6 +15,7 @@ import typer
 from rich.text import Text
 
 from actors import nats_server
+from actors.connection import shown
 from cli import health, options, runner_health, stream_health, target_health
 from cli.finding import Finding
 from cli.output import console, printable, show_json
@@ -78,8 +79,8 @@ def look_at_settings(settings: Settings) -> Iterator[Finding]:
 
 
 def look_at_server(settings: Settings) -> Iterator[Finding]:
-    url = settings.nats.url
-    greeting = nats_server.read_greeting(url)
+    url = shown(settings.nats.url)
+    greeting = nats_server.read_greeting(settings.nats.url)
     if greeting is None:
         mend = "start one with `leadline up`, or name another with --nats"
         yield Finding("nats", "bad", f"no NATS server answers at {url}", mend)

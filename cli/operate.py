@@ -17,6 +17,7 @@ import msgspec
 import typer
 
 import runner
+from actors.connection import shown
 from actors.nats_server import NatsServer
 from actors.ownership import DataFolderLock, Owner
 from cli import logs, options
@@ -44,7 +45,7 @@ def up(
     set_up()
     settings = settings_of(ctx, nats__port=nats_port, http_port=http_port)
     with stop_asked() as stop, started_with_nats(settings, set_up) as (system, server):
-        say(f"nats     {system.settings.nats.url}")
+        say(f"nats     {shown(system.settings.nats.url)}")
         serve(system, stop, until_idle=until_idle, also_alive=server.alive)
 
 

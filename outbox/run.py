@@ -118,7 +118,7 @@ class _Outbox:
         """Connected, with a stream to publish to. Raises `LeadlineError` with what is in the way."""
         client, sender = self._client, self._sender
         if client is None or sender is None or not client.is_connected:
-            raise NotConfirmedError(f"NATS at {self._parts.url}: {self._trouble}")
+            raise NotConfirmedError(f"NATS at {connection.shown(self._parts.url)}: {self._trouble}")
         if not self._ensured:
             await stream.ensure_out(client, self._parts.limits)
             self._ensured = True

@@ -127,12 +127,12 @@ def test_two_over_one_folder_work_one_after_the_other(
 
 
 def test_without_a_server_it_says_so_once_and_ends_when_it_is_told(tmp_path: Path, log: MemoryLog) -> None:
-    with capture_logs() as logged, working(parts(tmp_path, log, "nats://127.0.0.1:1")):
+    with capture_logs() as logged, working(parts(tmp_path, log, "nats://bob:s3cret@127.0.0.1:1")):
         eventually(lambda: bool(logged), within=30)
     lines = [line["event"] for line in logged]
     assert len(lines) == 1
     assert "held up" in lines[0]
-    assert "nats://127.0.0.1:1" in lines[0]
+    assert "nats://127.0.0.1:1" in lines[0], "and neither user nor password"
 
 
 def test_what_is_recorded_while_it_is_switched_off_is_not_out_when_it_is_switched_on(
