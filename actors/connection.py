@@ -115,10 +115,19 @@ async def connect(
             )
     except (nats.errors.Error, OSError, TimeoutError) as error:
         why = last[-1] if last else error
+        await _hang_up(client)
         raise NatsUnreachableError(
             f"no NATS server can be used at {shown(url)}: {str(why) or 'no answer'}"
         ) from None
     return client
+
+
+async def _hang_up(client: Client) -> None:
+    """nats-py leaves the wire open where the server does not let it in."""
+    wire: Any = client._transport  # noqa: SLF001
+    if wire is not None:
+        wire.close()
+        await asyncio.sleep(0)  # it is closed by the loop, which may be about to end
 
 
 _HMSG = ord("H")
