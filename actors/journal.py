@@ -135,7 +135,7 @@ def open_recorder(path: Path, *, read_only: bool = False) -> EventRecorder:
     if not read_only:
         path.parent.mkdir(parents=True, exist_ok=True)
     mode = "ro" if read_only else "rwc"
-    recorder = EventRecorder(_Datastore(f"file:{path}?mode={mode}"))
+    recorder = EventRecorder(_Datastore(f"{path.absolute().as_uri()}?mode={mode}"))
     try:
         if not read_only:
             recorder.create_table()

@@ -46,7 +46,8 @@ def open_writer(views: str | Path, *, scratch: bool = False) -> Engine:
     if path is None:
         return sa.create_engine(str(views))
     engine = sa.create_engine(
-        f"sqlite:///{path}", connect_args={"check_same_thread": False, "timeout": BUSY_MS / 1000}
+        sa.URL.create("sqlite", database=str(path.absolute())),
+        connect_args={"check_same_thread": False, "timeout": BUSY_MS / 1000},
     )
     _prepare(engine, _SCRATCH if scratch else _LIVE, begin="BEGIN IMMEDIATE")
     return engine
@@ -59,7 +60,7 @@ def open_reader(views: str | Path) -> Engine:
         return sa.create_engine(str(views), poolclass=NullPool)
     uri = path.absolute().as_uri()
     engine = sa.create_engine(
-        f"sqlite:///{uri}?mode=ro&uri=true",
+        sa.URL.create("sqlite", database=uri, query={"mode": "ro", "uri": "true"}),
         poolclass=NullPool,
         connect_args={"check_same_thread": False, "timeout": BUSY_MS / 1000},
     )

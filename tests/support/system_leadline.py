@@ -118,9 +118,9 @@ class Running:
 class Leadline:
     """One folder: its settings, its data, and every process that a test starts over it."""
 
-    def __init__(self, folder: Path, *, url: str = "", settings: str = TENANTS) -> None:
+    def __init__(self, folder: Path, *, url: str = "", settings: str = TENANTS, data: str = "data") -> None:
         self.folder = folder
-        self.data = folder / "data"
+        self.data = folder / data
         self.url = url
         self._started: list[Running] = []
         folder.mkdir(parents=True, exist_ok=True)
@@ -193,14 +193,16 @@ class Leadline:
             running.kill()
 
     def _command(self, words: Sequence[str]) -> list[str]:
-        common = ["--data", "data", *(["--nats", self.url] if self.url else [])]
+        common = ["--data", self.data.name, *(["--nats", self.url] if self.url else [])]
         return [sys.executable, str(ROOT / "runner.py"), *common, *words]
 
 
 @contextmanager
-def leadline(folder: Path, *, url: str = "", settings: str = TENANTS) -> Iterator[Leadline]:
+def leadline(
+    folder: Path, *, url: str = "", settings: str = TENANTS, data: str = "data"
+) -> Iterator[Leadline]:
     """A Leadline whose processes are ended at the end, however that comes."""
-    house = Leadline(folder, url=url, settings=settings)
+    house = Leadline(folder, url=url, settings=settings, data=data)
     try:
         yield house
     finally:

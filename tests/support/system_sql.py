@@ -31,7 +31,9 @@ TIMES = {
 
 def query(database: Path, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
     """Rows of a read-only query, by column name."""
-    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=30)) as connection:
+    with closing(
+        sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=30)
+    ) as connection:
         connection.row_factory = sqlite3.Row
         return [dict(row) for row in connection.execute(sql, parameters)]
 

@@ -183,7 +183,7 @@ def read_snapshots(store: Path) -> list[Kept]:
 def read_events(store: Path) -> list[Recorded]:
     """The whole store in the order of its commits, but for what a person has skipped."""
     sql = "SELECT rowid, originator_id, originator_version, topic, state FROM stored_events ORDER BY rowid"
-    with closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True, timeout=30)) as connection:
+    with closing(sqlite3.connect(f"{store.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as connection:
         rows = list(connection.execute(sql))
     skips = Skips()
     for position, stream, version, topic, state in rows:
