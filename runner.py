@@ -339,17 +339,16 @@ class System:
 
     def _watch(self) -> None:
         """The guardian's round, and the leads' bedtime."""
-        alive = {
-            "the pool": self.dispatcher.alive,
-            "the scheduler": self.scheduler.alive,
-            "the projector": self._projector.alive,
-        }
+        hosts = {"the projector": self._projector}
         if self._outbox is not None:
-            alive["the outbox"] = self._outbox.alive
+            hosts["the outbox"] = self._outbox
+        alive = {"the pool": self.dispatcher.alive, "the scheduler": self.scheduler.alive}
+        alive |= {part: host.alive for part, host in hosts.items()}
+        how_ended = {part: host.how_ended for part, host in hosts.items()}
         every = self.settings.leads.idle_seconds / 2
         next_sweep = time.monotonic() + every
         while not self._over.wait(_WATCH_SECONDS):
-            self.guardian.check(alive)
+            self.guardian.check(alive, how_ended)
             self._lock.tell_hanging(whose_code_hangs(self.guardian, self._breakers))
             if time.monotonic() >= next_sweep:
                 self.directory.sweep()

@@ -30,9 +30,11 @@ PREFIX = "LEADLINE_"
 #: Names the settings file; no setting itself.
 CONFIG_VARIABLE = "LEADLINE_CONFIG"
 
-AtLeastOne = Annotated[int, Meta(ge=1)]
+AtLeastOne = Annotated[int, Meta(ge=1, le=1_000_000_000)]
+Bytes = Annotated[int, Meta(ge=1_048_576, le=2**53)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[float, Meta(ge=0, le=31_536_000)]
+SomeSeconds = Annotated[float, Meta(gt=0, le=31_536_000)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 AfterDeadLetter = Literal["continue", "park"]
 
@@ -46,9 +48,9 @@ class Nats(Part, frozen=True):
 
 class Stream(Part, frozen=True):
     #: Messages that are recorded stay in the stream at least so long, for a restore of older events.
-    keep_hours: Annotated[float, Meta(ge=0)] = 24.0
+    keep_hours: Annotated[float, Meta(ge=0, le=87_600)] = 24.0
     #: A stream of more bytes refuses publishers; it never drops what is unread. Fixed once it is made.
-    max_bytes: Annotated[int, Meta(ge=1_048_576)] = 8_589_934_592
+    max_bytes: Bytes = 8_589_934_592
 
 
 class Intake(Part, frozen=True):
@@ -62,22 +64,22 @@ class Intake(Part, frozen=True):
 
 class Pool(Part, frozen=True):
     #: Threads that the lead actors share. They share one interpreter too: more were slower wherever it was measured.
-    threads: AtLeastOne = 1
+    threads: Annotated[int, Meta(ge=1, le=64)] = 1
     #: How long a thread may keep the interpreter: longer raises latency, shorter costs throughput.
     switch_interval_ms: Annotated[float, Meta(gt=0, le=100)] = 0.5
     #: A thread that is at one message for longer is said to hang (log, `status`, `/metrics`), and replaced.
-    busy_warning_seconds: Annotated[float, Meta(gt=0)] = 2.0
+    busy_warning_seconds: SomeSeconds = 2.0
 
 
 class Leads(Part, frozen=True):
     #: A lead without mail for so long goes to sleep: shorter saves memory, and reads events again sooner.
-    idle_seconds: Annotated[float, Meta(gt=0)] = 60.0
+    idle_seconds: SomeSeconds = 60.0
     #: Leads in memory at once; above it the longest idle ones are put to sleep.
     max_living: AtLeastOne = 20_000
     #: Waits before a lead whose code raised is tried again; after the last one it is stopped.
     restart_delays_seconds: tuple[Seconds, ...] = (1.0, 5.0)
     #: A lead whose code is at one message for so long is stopped.
-    give_up_seconds: Annotated[float, Meta(gt=0)] = 30.0
+    give_up_seconds: SomeSeconds = 30.0
 
 
 class Journal(Part, frozen=True):
@@ -107,7 +109,7 @@ class Outbox(Part, frozen=True):
     #: may have been sent before a crash is looked for here.
     max_age_hours: Annotated[float, Meta(ge=25, le=8760)] = 168.0
     #: Of more bytes the oldest go, whatever their age: size it for `max_age_hours`.
-    max_bytes: Annotated[int, Meta(ge=1_048_576)] = 2_147_483_648
+    max_bytes: Bytes = 2_147_483_648
 
     @property
     def on(self) -> bool:
@@ -141,9 +143,9 @@ class Breaker(Part, frozen=True):
     #: This share of failed calls opens the breaker.
     failure_rate: Annotated[float, Meta(gt=0, le=1)] = 0.5
     #: How long it stays open the first time; doubled each time its probes fail.
-    open_seconds: Annotated[float, Meta(gt=0)] = 10.0
+    open_seconds: SomeSeconds = 10.0
     #: The doubling ends here.
-    open_cap_seconds: Annotated[float, Meta(gt=0)] = 300.0
+    open_cap_seconds: SomeSeconds = 300.0
     #: Calls let through half-open; when all come back well, it closes.
     probes: AtLeastOne = 2
     #: An action that waited so long for an open breaker fails, and its message becomes a dead letter.

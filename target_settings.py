@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from importlib import import_module
+from types import ModuleType
 from typing import Annotated, Any, ClassVar, Literal, get_args
 from urllib.parse import urlsplit
 
@@ -18,6 +19,7 @@ from domain.events import Idempotency
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9_-]{1,40}$")]
 Text = Annotated[str, Meta(min_length=1)]
 Positive = Annotated[float, Meta(gt=0, le=3600)]
+Rate = Annotated[float, Meta(ge=0.0001, le=1_000_000)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 ScriptedOutcome = Literal[
     "done",
@@ -57,7 +59,7 @@ class _Target(Part, frozen=True, tag_field="kind", kw_only=True):
     #: Calls to this target at once.
     workers: Annotated[int, Meta(ge=1, le=64)] = 4
     #: No more calls than this begin in a second.
-    calls_per_second: Annotated[float, Meta(gt=0)] | None = None
+    calls_per_second: Rate | None = None
 
 
 class _Remote(_Target, frozen=True, kw_only=True):
@@ -142,7 +144,7 @@ class Slack(_Checked, frozen=True, kw_only=True, tag="slack"):
 
     idempotency: ClassVar[Idempotency] = "once"
     #: Slack takes one message a second.
-    calls_per_second: Annotated[float, Meta(gt=0)] | None = 1.0
+    calls_per_second: Rate | None = 1.0
     #: The webhook's url: whoever knows it can write there.
     url: Secret
     #: Templates, for the message and for the one that corrects it.
@@ -210,9 +212,9 @@ class Module(_Remote, frozen=True, kw_only=True, tag="module"):
         """The class. Raises `SettingsError`."""
         module, _, name = self.class_.partition(":")
         try:
-            found = getattr(import_module(module), name, None)
-        except Exception as error:  # a user's module may raise anything while it is imported
-            raise SettingsError(f"class {self.class_}: {module} cannot be imported: {error}") from error
+            found = getattr(own_module(module), name, None)
+        except SettingsError as error:
+            raise SettingsError(f"class {self.class_}: {error}") from error
         if not isinstance(found, type):
             raise SettingsError(f"class {self.class_}: {module} has no class {name!r}")
         if getattr(found, "idempotency", None) not in get_args(Idempotency):
@@ -223,6 +225,19 @@ class Module(_Remote, frozen=True, kw_only=True, tag="module"):
 
 
 Target = Scripted | Webhook | Rest | Slack | Email | Module
+
+
+def own_module(name: str) -> ModuleType:
+    """A module of the user's own, imported. Raises `SettingsError` beginning with its name, whatever it does then."""
+    try:
+        return import_module(name)
+    except SystemExit as error:
+        ends = f"ends the process (sys.exit({error.code!r}))"
+        raise SettingsError(
+            f"{name} cannot be imported: it {ends} when it is; take that out of it"
+        ) from error
+    except Exception as error:  # it may raise anything
+        raise SettingsError(f"{name} cannot be imported: {error}") from error
 
 
 def check_names(key: str, targets: Iterable[Target]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -25,6 +24,7 @@ from outbox.relay import RelaySettings
 from outbox.run import OutboxParts
 from settings import Settings
 from target_settings import Target as TargetSettings
+from target_settings import own_module
 
 
 def events_path(settings: Settings) -> Path:
@@ -76,9 +76,9 @@ def playbook(settings: Settings, modules: Sequence[ModuleType], known: Mapping[s
 
 def _import(name: str) -> ModuleType:
     try:
-        return import_module(name)
-    except Exception as error:  # a user's module may raise anything while it is imported
-        raise SettingsError(f"modules: {name} cannot be imported: {error}") from error
+        return own_module(name)
+    except SettingsError as error:
+        raise SettingsError(f"modules: {error}") from error
 
 
 def _router(settings: Settings) -> Callable[[str, str], tuple[Route, ...]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 
 import structlog
 
@@ -22,6 +23,17 @@ log = structlog.get_logger(__name__)
 
 #: Time between two looks counts for no more: a process that was stopped for an hour has not hung for one.
 _LOOK_SECONDS = 1.0
+
+
+NOBODY: Mapping[str, Callable[[], str]] = MappingProxyType({})
+
+
+class PartEndedError(LeadlineError):
+    """A part is not there any more; the text is a clause that says how it ended."""
+
+
+def _thread_ended() -> str:
+    return "its thread has ended"
 
 
 class Guardian:
@@ -53,7 +65,7 @@ class Guardian:
         """A part that cannot be replaced is gone."""
         if self._stopping or self.cause is not None:
             return
-        self.cause = f"{who} died: {describe(error)}"
+        self.cause = f"{who} died: {error if isinstance(error, PartEndedError) else describe(error)}"
         if isinstance(error, LeadlineError):  # a sentence for a person: no stack explains it better
             log.critical("a part died", part=who, error=str(error))
         else:
@@ -64,11 +76,16 @@ class Guardian:
         """From now on parts end because they are told to."""
         self._stopping = True
 
-    def check(self, alive: Mapping[str, Callable[[], bool]]) -> None:
-        """One look: every part alive, and no pool thread at one message for too long [H11]."""
+    def check(
+        self, alive: Mapping[str, Callable[[], bool]], how_ended: Mapping[str, Callable[[], str]] = NOBODY
+    ) -> None:
+        """One look: every part alive, and no pool thread at one message for too long [H11].
+
+        `how_ended` has a clause for parts that are more than a thread.
+        """
         for part, is_alive in alive.items():
             if not is_alive():
-                self.died(part, RuntimeError("its thread has ended"))
+                self.died(part, PartEndedError(how_ended.get(part, _thread_ended)()))
         self._look_at_pool()
         hanging = {turn for turn, seconds in self._at_work.items() if seconds > self._busy_warning}
         for actor, _ in hanging - self._hanging:

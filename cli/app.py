@@ -13,7 +13,7 @@ import typer
 from cli import backup, commands, dead_letters, doctor, events, operate, publish, queries, rebuild, status
 from cli.demo import demo
 from cli.output import say
-from cli.shell import Common, DefaultGroup, Shell
+from cli.shell import Common, DefaultGroup, Shell, settle_streams
 
 app = typer.Typer(
     cls=Shell,
@@ -105,4 +105,5 @@ app.add_typer(task, name="task", rich_help_panel=DO)
 
 def main() -> None:
     """The console script, and `python runner.py`."""
+    settle_streams()
     app(prog_name="leadline", args=sys.argv[1:])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
@@ -21,7 +20,7 @@ from cli.commands import Make, Saying, Tokens, give, given, shares_options, show
 from cli.output import note, say, say_error, show_json, show_rows
 from cli.queries import views_of
 from cli.redrive import Pace, Redrive, Result, described
-from cli.shell import FAILED, WrongUseError, settings_of
+from cli.shell import FAILED, WrongUseError, is_terminal, settings_of, stdin_bytes
 from domain import commands as co
 from domain.errors import LeadlineError
 from projections.queries import Row, Views
@@ -76,14 +75,25 @@ def dlq_retry(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say which, and do nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     first: Annotated[
-        int, typer.Option("--first", min=0, help="So many alone; the others only if these all complete.")
+        int,
+        typer.Option(
+            "--first", min=0, max=options.MANY, help="So many alone; the others only if these all complete."
+        ),
     ] = 0,
-    rate: Annotated[float, typer.Option("--rate", min=0, help="A second at most; 0 for no limit.")] = 0.0,
+    rate: Annotated[
+        float, typer.Option("--rate", min=0, max=options.MANY, help="A second at most; 0 for no limit.")
+    ] = 0.0,
     stop_after: Annotated[
-        int, typer.Option("--stop-after", min=1, help="Send no more after so many went wrong in a row.")
+        int,
+        typer.Option(
+            "--stop-after", min=1, max=options.MANY, help="Send no more after so many went wrong in a row."
+        ),
     ] = 3,
     wait: Annotated[
-        float, typer.Option("--wait", min=0, help="Seconds to wait for what is still at work; 0: do not.")
+        float,
+        typer.Option(
+            "--wait", min=0, max=options.LONG, help="Seconds to wait for what is still at work; 0: do not."
+        ),
     ] = 60.0,
     saying: Saying,
 ) -> None:
@@ -125,9 +135,7 @@ def dlq_amend(
     """Change what the message says, with a reason (--why); `dlq retry` then handles it so."""
     changed = dict(_change(text) for text in changes or ())
     if payload is not None:
-        changed["payload"] = (
-            sys.stdin.buffer.read() if str(payload) == "-" else payload.read_bytes()
-        ).decode()
+        changed["payload"] = _text_of(payload)
     if not changed:
         raise WrongUseError("nothing is changed: say --set FIELD=VALUE, or --payload FILE")
     if not saying.why.strip():
@@ -245,11 +253,6 @@ def _agreed(letters: list[Row], left_out: dict[str, int], *, yes: bool, by_filte
         raise WrongUseError("nobody can be asked here: say --yes, or --dry-run to see which")
 
 
-def is_terminal() -> bool:
-    """Whether somebody can be asked."""
-    return sys.stdin.isatty()
-
-
 def _how_many(letters: list[Row]) -> str:
     leads = len({(row["business_id"], row["lead_id"]) for row in letters})
     return f"{len(letters)} dead letters of {leads} leads are to be retried"
@@ -320,6 +323,17 @@ def _addresses(settings: Settings) -> Callable[[str], Tokens]:
         return tokens
 
     return tokens_of
+
+
+def _text_of(payload: Path) -> str:
+    """A new body. Raises `WrongUseError` for one that is not UTF-8."""
+    body = stdin_bytes().read() if str(payload) == "-" else payload.read_bytes()
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        raise WrongUseError(
+            f"--payload {payload}: not UTF-8 at byte {error.start}: give the body as JSON in UTF-8"
+        ) from None
 
 
 def _change(text: str) -> tuple[str, Any]:

@@ -6,7 +6,6 @@ import json
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,12 +15,16 @@ from rich.text import Text
 
 from actors import nats_server
 from actors.connection import shown
+from actors.executors import registry as executors
 from cli import health, options, runner_health, stream_health, target_health
 from cli.finding import Finding
 from cli.output import console, printable, show_json
 from cli.shell import FAILED, settings_of
+from domain.errors import SettingsError
+from domain.intents import registry as intents
 from domain.messages import MAX_MESSAGE_BYTES
 from settings import Settings
+from target_settings import own_module
 
 MONITORING_PORT = 8222
 CLOCKS_APART = timedelta(seconds=10)
@@ -72,10 +75,12 @@ def look_at_settings(settings: Settings) -> Iterator[Finding]:
         yield Finding("settings", "warning", "no business: every message will be a dead letter", mend)
     for module in settings.modules:
         try:
-            import_module(module)
-        except Exception as error:  # somebody's own module may raise anything at its import
+            own = [own_module(module)]
+            executors.discover(own)
+            intents.discover(own)
+        except SettingsError as error:
             mend = "mend the module, or take it out of `modules`"
-            yield Finding("settings", "bad", f"module {module} cannot be imported: {error}", mend)
+            yield Finding("settings", "bad", f"module {str(error).removeprefix('modules: ')}", mend)
 
 
 def look_at_server(settings: Settings) -> Iterator[Finding]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import sys
 from contextlib import closing
 from typing import Annotated, Any
 
@@ -23,7 +22,7 @@ from cli import options
 from cli.ask import whoever
 from cli.output import note, say, short, show_json, show_rows
 from cli.queries import views_of
-from cli.shell import FAILED, WrongUseError, settings_of
+from cli.shell import FAILED, WrongUseError, is_terminal, settings_of
 from domain import codec
 from domain.errors import LeadlineError, UnknownEventError
 from domain.events import EventSkipped, Recorded
@@ -35,13 +34,16 @@ from settings import Settings
 AROUND = 5
 _BATCH = 10_000
 
-Position = Annotated[int, typer.Argument(metavar="POSITION", min=1, help="Of the event in the whole store.")]
+Position = Annotated[
+    int, typer.Argument(metavar="POSITION", min=1, max=2**53, help="Of the event in the whole store.")
+]
 
 
 def show(
     ctx: typer.Context,
     position: Annotated[
-        int | None, typer.Argument(metavar="[POSITION]", min=1, help="Of the event in the whole store.")
+        int | None,
+        typer.Argument(metavar="[POSITION]", min=1, max=2**53, help="Of the event in the whole store."),
     ] = None,
     *,
     lead: Annotated[
@@ -51,7 +53,8 @@ def show(
         str | None, typer.Option("--stream", help="All of this stream's, such as breaker:crm.")
     ] = None,
     around: Annotated[
-        int | None, typer.Option("--around", metavar="POSITION", min=1, help="This one and its neighbours.")
+        int | None,
+        typer.Option("--around", metavar="POSITION", min=1, max=2**53, help="This one and its neighbours."),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
@@ -106,7 +109,7 @@ def skip(
         raise LeadlineError(
             f"event {position} can be read and stops nothing: only what is in the way is skipped"
         )
-    if not yes and sys.stdin.isatty():
+    if not yes and is_terminal():
         tell_one(found)
         if not typer.confirm("Go on without it, for good?", err=True):
             raise LeadlineError("nothing was done")

@@ -12,8 +12,11 @@ import typer
 from cli.shell import WrongUseError
 from domain.events import Category
 
+#: More rows than there can be, and what SQLite can count; longer than anybody waits (a year).
+MANY, LONG = 1_000_000_000, 31_536_000
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Rows at most.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, max=MANY, help="Rows at most.")]
 Business = Annotated[str | None, typer.Option("--business", help="Of this business only.")]
 Lead = Annotated[str | None, typer.Option("--lead", help="Of this lead only.")]
 
@@ -75,7 +78,9 @@ Why = Annotated[str, typer.Option("--why", help="The reason; kept with the event
 CommandId = Annotated[
     str | None, typer.Option("--command-id", help="Ask again for the outcome of a command given before.")
 ]
-Timeout = Annotated[float, typer.Option("--timeout", min=0, help="Seconds to wait for the outcome.")]
+Timeout = Annotated[
+    float, typer.Option("--timeout", min=0, max=LONG, help="Seconds to wait for the outcome.")
+]
 
 UntilIdle = Annotated[bool, typer.Option("--until-idle", help="End when nothing is left to do.")]
 HttpPort = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -55,8 +56,12 @@ def say_error(text: str) -> None:
 
 def show_json(document: object) -> None:
     """Exactly one JSON document on stdout."""
-    encoded = msgspec.json.format(msgspec.json.encode(document), indent=2)
-    sys.stdout.write(encoded.decode() + "\n")
+    text = msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # the same document in ASCII
+        text = json.dumps(json.loads(text), indent=2)
+    sys.stdout.write(text + "\n")
 
 
 def show_rows(

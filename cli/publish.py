@@ -15,7 +15,7 @@ from actors import publisher
 from actors.publisher import PublishReport
 from cli import options
 from cli.output import note, notes, say, show_json
-from cli.shell import FAILED, settings_of
+from cli.shell import FAILED, settings_of, stdin_bytes
 from settings import Settings
 
 #: Refused lines told one by one; the others are counted (`--json` has all of them).
@@ -77,7 +77,7 @@ def tell(report: PublishReport) -> None:
 def lines_of(file: Path) -> Iterator[tuple[Iterable[bytes], int | None]]:
     """A file's lines, and how many there are where that can be known."""
     if str(file) == "-":
-        yield sys.stdin.buffer, None
+        yield stdin_bytes(), None
         return
     with file.open("rb") as opened:
         count = sum(1 for line in opened if line.strip())

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import tempfile
@@ -12,7 +13,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import typer
 from msgspec import Struct
@@ -24,6 +25,8 @@ from settings import Settings, load
 
 FAILED = 1
 WRONG_USE = 2
+
+_LAST_STREAM = 2
 
 #: Options that may stand before and after the command's name; each takes a value.
 COMMON = ("--data", "--nats", "--config")
@@ -86,6 +89,38 @@ def settings_of(ctx: typer.Context, **overrides: Any) -> Settings:
     said: dict[str, Any] = {"data": common.data and str(common.data), "nats.url": common.nats}
     said |= {key.replace("__", "."): value for key, value in overrides.items()}
     return load(common.config, overrides={key: value for key, value in said.items() if value is not None})
+
+
+def settle_streams() -> None:
+    """Standard streams that take whatever is written. Ends the process with 2 where there is no output to write to.
+
+    Characters that the output's encoding has not are written as escapes. No file of ours may come to stand
+    where a closed stream was: others write there.
+    """
+    while (handle := os.open(os.devnull, os.O_RDWR)) <= _LAST_STREAM:
+        os.set_inheritable(handle, True)
+    os.close(handle)
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # for the process's life
+    if sys.stdout is None:
+        sys.stdout = sys.stderr
+        say_error("standard output is closed: leave it open, or send it to a file or to /dev/null")
+        raise SystemExit(WRONG_USE)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def stdin_bytes() -> BinaryIO:
+    """What is piped in. Raises `WrongUseError` where nothing can be."""
+    if sys.stdin is None:
+        raise WrongUseError("standard input is closed: name a file instead of -, or pipe the text in")
+    return sys.stdin.buffer
+
+
+def is_terminal() -> bool:
+    """Whether somebody can be asked."""
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 @contextmanager

@@ -98,7 +98,9 @@ def status(
     wait_idle: Annotated[
         bool, typer.Option("--wait-idle", help="Return when nothing is left to do.")
     ] = False,
-    timeout: Annotated[float, typer.Option("--timeout", min=0, help="Seconds to wait for that.")] = 60.0,
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=0, max=options.LONG, help="Seconds to wait for that.")
+    ] = 60.0,
     as_json: options.Json = False,
 ) -> None:
     """How far everything is. With --wait-idle: 1 if something is still open after the timeout."""

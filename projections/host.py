@@ -47,6 +47,10 @@ class Host(Protocol):
 
     def alive(self) -> bool: ...
 
+    def how_ended(self) -> str:
+        """Of one that is not alive: a clause for a person."""
+        ...
+
     def stop(self) -> None:
         """Follow to what is there, then end. Any state is safe to stop in."""
         ...
@@ -62,6 +66,9 @@ class ThreadHost:
 
     def alive(self) -> bool:
         return self._thread.is_alive()
+
+    def how_ended(self) -> str:
+        return "its thread has ended"
 
     def stop(self) -> None:
         self._stop.set()
@@ -91,6 +98,12 @@ class ProcessHost:
 
     def alive(self) -> bool:
         return self._process.is_alive()
+
+    def how_ended(self) -> str:
+        code = self._process.exitcode
+        if code is None or code >= 0:
+            return f"its process has ended with exit code {code}"
+        return f"its process was ended by {signal.Signals(-code).name}"
 
     def stop(self) -> None:
         atexit.unregister(self.stop)

@@ -89,6 +89,26 @@ def test_every_commented_line_of_the_sample_file_is_a_setting_with_its_default()
             "businesses.x.low: 0.9 is above high (0.8)",
         ),
         ("[targets.a]\nkind = 'scripted'\nscript = []", "targets.a: script is empty"),
+        ("[stream]\nkeep_hours = 1e300", "stream.keep_hours: expected `float` <= 87600.0"),
+        (
+            "[stream]\nmax_bytes = 99999999999999999999",
+            "stream.max_bytes: expected `int` <= 9007199254740992",
+        ),
+        ("[pool]\nthreads = 1_000_000", "pool.threads: expected `int` <= 64"),
+        ("[pool]\nbusy_warning_seconds = 1e300", "pool.busy_warning_seconds: expected `float` <= 31536000.0"),
+        ("[leads]\nidle_seconds = 1e300", "leads.idle_seconds: expected `float` <= 31536000.0"),
+        ("[leads]\ngive_up_seconds = 1e300", "leads.give_up_seconds: expected `float` <= 31536000.0"),
+        ("[breaker]\nopen_seconds = 1e300", "breaker.open_seconds: expected `float` <= 31536000.0"),
+        ("[breaker]\nopen_cap_seconds = 1e300", "breaker.open_cap_seconds: expected `float` <= 31536000.0"),
+        (
+            "[breaker]\nwindow_seconds = 10_000_000_000",
+            "breaker.window_seconds: expected `int` <= 1000000000",
+        ),
+        ("[projector]\nbatch = 10_000_000_000", "projector.batch: expected `int` <= 1000000000"),
+        (
+            "[targets.a]\nkind = 'scripted'\ncalls_per_second = 1e-300",
+            "targets.a.calls_per_second: expected `float` >= 0.0001",
+        ),
         ("[retry]\ndelays_seconds = [1, -1]", "retry.delays_seconds[1]: expected `float` >= 0.0"),
     ],
 )

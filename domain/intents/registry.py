@@ -6,6 +6,7 @@ import pkgutil
 from collections.abc import Iterable, Mapping
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 import domain.intents
 from domain.errors import SettingsError
@@ -44,4 +45,12 @@ def _handlers_of(module: ModuleType) -> Iterable[IntentHandler]:
             continue
         if not isinstance(handler, IntentHandler):
             raise SettingsError(f"modules: {module.__name__}.HANDLER is not an IntentHandler")
+        _check(module.__name__, handler)
         yield handler
+
+
+def _check(module: str, handler: Any) -> None:
+    """Its fields: a Struct takes whatever its author puts in."""
+    if not (isinstance(handler.intent, str) and callable(handler.plan) and type(handler.priority) is int):
+        wanted = "an intent (text), a plan (a function) and a priority (a whole number)"
+        raise SettingsError(f"modules: {module}.HANDLER needs {wanted}")

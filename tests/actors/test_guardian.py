@@ -50,6 +50,15 @@ def test_a_lead_that_holds_a_pool_thread_is_noticed_said_once_and_holds_up_nobod
     assert guardian.hanging() == []
 
 
+def test_how_a_part_ended_is_said_as_what_it_was(boot: Boot) -> None:
+    dispatcher = boot(Log()).dispatcher
+    thread, process = Guardian(dispatcher, 10.0), Guardian(dispatcher, 10.0)
+    thread.check({"a part": lambda: False})
+    process.check({"a part": lambda: False}, {"a part": lambda: "its process was ended by SIGKILL"})
+    assert thread.cause == "a part died: its thread has ended"
+    assert process.cause == "a part died: its process was ended by SIGKILL"
+
+
 def test_the_first_death_is_the_cause(boot: Boot) -> None:
     guardian = Guardian(boot(Log()).dispatcher, 10.0)
     guardian.died("the journal", OSError("disk on fire"))

@@ -282,6 +282,16 @@ def test_a_server_that_dies_ends_up_with_the_reason(tmp_path: Path) -> None:
         assert "Traceback" not in process.text()
 
 
+def test_a_projector_that_is_killed_ends_up_with_the_signal_that_did_it(tmp_path: Path) -> None:
+    with running(*UP, cwd=tmp_path) as process:
+        listed = subprocess.run(
+            ["pgrep", "-P", str(process.popen.pid), "-f", "spawn_main"], capture_output=True, check=True
+        )
+        os.kill(int(listed.stdout.split()[0]), signal.SIGKILL)
+        assert process.popen.wait(30) == 1
+        assert "died: its process was ended by SIGKILL; everything recorded is safe" in process.text()
+
+
 def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     with running(*UP, cwd=tmp_path) as process:
         process.popen.send_signal(signal.SIGSTOP)
