@@ -42,8 +42,14 @@ AfterDeadLetter = Literal["continue", "park"]
 class Nats(Part, frozen=True):
     #: The server that `run`, `publish` and the commands connect to. `up` uses its own instead.
     url: str = "nats://127.0.0.1:4222"
+    #: Where that server's monitoring is, for `doctor`; empty: port 8222 on its host. Of `up`'s own it is known.
+    monitoring: str = ""
     #: Where `up` starts its server; 0 takes any free port and prints it.
     port: Port = 4222
+
+    def __post_init__(self) -> None:
+        if self.monitoring and not self.monitoring.startswith(("http://", "https://")):
+            raise ValueError(f"monitoring is no address such as http://127.0.0.1:8222: {self.monitoring!r}")
 
 
 class Stream(Part, frozen=True):

@@ -269,7 +269,16 @@ class Intake:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(5.0):
                 await self._checkpoints.write_durably()
+        await self._purge_last()
         return self._positions.in_hand() == 0
+
+    async def _purge_last(self) -> None:
+        """Runs that are shorter than `purge_every` would never purge, and their stream would fill."""
+        keep = self._settings.keep
+        if keep is not None:
+            with contextlib.suppress(JetStreamSilentError, JetStreamError, TimeoutError):
+                async with asyncio.timeout(2.0):
+                    await self._upkeep.purge(keep)
 
     def _reply(self, subject: str, body: bytes) -> None:
         if len(body) <= self._client.max_payload:

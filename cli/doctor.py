@@ -123,7 +123,7 @@ def look_at_sync(settings: Settings, server_id: str) -> Finding:
         return Finding(
             "nats", "bad", found, "set `sync_interval: always` in its jetstream block (see nats.conf)"
         )
-    mend = f"open its monitoring on loopback (`http: 127.0.0.1:{MONITORING_PORT}`) and ask again"
+    mend = f"open its monitoring on loopback (`http: 127.0.0.1:{MONITORING_PORT}`) or say where it is (nats.monitoring)"
     return Finding(
         "nats", "warning", "cannot see whether it syncs before it confirms: no monitoring port", mend
     )
@@ -151,13 +151,14 @@ def _monitored_time(settings: Settings) -> datetime | None:
 
 
 def monitoring_addresses(settings: Settings) -> Iterator[str]:
-    """Of the server that `up` started over this data folder, and the usual one."""
+    """Of the server that `up` started over this data folder, and the one that the settings name, or the usual one."""
     for file in sorted((settings.data / "jetstream").glob("nats-server_*.ports")):
         try:
             yield from json.loads(file.read_bytes()).get("monitoring", [])
         except (OSError, ValueError):
             continue  # half written, or just gone: its server is not the one that is asked for
-    yield f"http://{urlsplit(settings.nats.url).hostname or '127.0.0.1'}:{MONITORING_PORT}"
+    host = urlsplit(settings.nats.url).hostname or "127.0.0.1"
+    yield settings.nats.monitoring.rstrip("/") or f"http://{host}:{MONITORING_PORT}"
 
 
 def read_json(url: str) -> dict[str, Any] | None:

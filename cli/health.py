@@ -7,23 +7,26 @@ import shlex
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sized
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import runner
 import wiring
 from actors.event_store import EventStore
 from actors.ownership import owner_of
 from cli.finding import Finding
+from cli.output import short
 from cli.queries import views_of
 from domain.errors import LeadlineError
-from domain.events import BreakerClosed, BreakerOpened, EventSkipped
+from domain.events import BreakerClosed, BreakerOpened, EventSkipped, LeadStopped
 from domain.skips import SKIPS_STREAM
+from domain.tokens import encode, lead_stream, rejects_stream
 from outbox.position import read_position
 from projections.queries import Row, Views
 from projections.schema import instant
 from projections.unfinished import DEAD_LETTER, LEAD_RESUME, TARGET_CONFIGURATION, waits_for_person
-from settings import Settings
+from settings import PARTITIONS, Settings
 
 LITTLE_DISK = 1024**3
 NO_DISK = 64 * 1024**2
@@ -42,8 +45,7 @@ def look_at_data(settings: Settings) -> Iterator[Finding]:
     folder = settings.data
     there = folder if folder.exists() else folder.absolute().parent
     events = wiring.events_path(settings)
-    found = f"{events}, {events.stat().st_size:,} bytes" if events.exists() else f"{events}: not there yet"
-    yield Finding("store", "good", found)
+    yield Finding("store", "good", _size_of(events) if events.exists() else f"{events}: not there yet")
     if not there.exists():
         return
     free = shutil.disk_usage(there).free
@@ -59,6 +61,13 @@ def look_at_data(settings: Settings) -> Iterator[Finding]:
         if (folder / name).exists():
             mend = "if no restore or rebuild is under way, delete it: what made it was cut off"
             yield Finding("store", "warning", f"{folder / name} is left over", mend)
+
+
+def _size_of(events: Path) -> str:
+    """With the write-ahead log, where what was recorded last stands alone."""
+    files = (events, events.with_name(f"{events.name}-wal"))
+    size = sum(file.stat().st_size for file in files if file.exists())
+    return f"{events}, {size:,} bytes with its write-ahead log"
 
 
 def look_at_events(settings: Settings) -> Iterator[Finding]:
@@ -117,7 +126,7 @@ def look_at_views(settings: Settings) -> Iterator[Finding]:
         yield Finding("views", "good", f"at event {standing.position:,}, {max(0, lag):,} behind")
     with closing(runner.open_event_log(settings)) as log:
         yield from _breakers(settings, views, log)
-    yield from _waiting(views, working=owner_of(settings.data) is not None)
+        yield from _waiting(views, log, working=owner_of(settings.data) is not None)
 
 
 def _skipped(log: EventStore) -> Iterator[Finding]:
@@ -166,9 +175,9 @@ def _mend_of(opened: BreakerOpened, since: datetime) -> str:
     return "look after its target; what waits becomes dead letters after breaker.max_wait_seconds"
 
 
-def _waiting(views: Views, *, working: bool) -> Iterator[Finding]:
+def _waiting(views: Views, log: EventStore, *, working: bool) -> Iterator[Finding]:
     letters, unfinished = views.dead_letters(status="failed"), views.unfinished()
-    yield from _stopped(letters, unfinished)
+    yield from _stopped(letters, unfinished, log)
     yield from _unsettled(letters)
     yield from _old(letters)
     yield from _parked(unfinished)
@@ -184,14 +193,29 @@ def _waiting(views: Views, *, working: bool) -> Iterator[Finding]:
         yield from _slow(unfinished)
 
 
-def _stopped(letters: list[Row], unfinished: list[Row]) -> Iterator[Finding]:
+def _stopped(letters: list[Row], unfinished: list[Row], log: EventStore) -> Iterator[Finding]:
     kept = [row for row in letters if row["category"] == "lead_stopped"]
     held = [row for row in unfinished if row["waiting_for"] == LEAD_RESUME]
     leads = sorted({(row["business_id"], row["lead_id"]) for row in [*kept, *held]})
     if leads:
-        found = f"{_count(leads, 'lead')} stopped, since their code raised: {_listed('/'.join(lead) for lead in leads)}"
-        mend = "mend the code (`leadline dlq show ID` has the stack), restart, `leadline lead resume BUSINESS LEAD`"
-        yield Finding("leads", "bad", found, mend)
+        stops = _stops(log)
+        named = [(f"{b}/{lead}", stops.get(lead_stream(b, encode(lead)))) for b, lead in leads]
+        listed = _listed(f"{name} (event {why[0]}: {short(why[1])})" if why else name for name, why in named)
+        first = next((why[0] for _, why in named if why), "POSITION")
+        shown = f"`leadline events show {first}` has the stack"
+        mend = f"mend the code ({shown}), restart, `leadline lead resume BUSINESS LEAD`"
+        yield Finding("leads", "bad", f"{_count(leads, 'lead')} stopped: {listed}", mend)
+
+
+def _stops(log: EventStore) -> dict[str, tuple[int, str]]:
+    """Stream of a lead → position of the event of its last stop, and its error; as far as they can be read."""
+    found: dict[str, tuple[int, str]] = {}
+    for partition in range(PARTITIONS):
+        with suppress(LeadlineError):  # the look at the runner says which event it is
+            for recorded in log.stream(rejects_stream(partition)):
+                if isinstance(recorded.event, LeadStopped):
+                    found[recorded.event.lead_stream] = recorded.position, recorded.event.error
+    return found
 
 
 def _unsettled(letters: list[Row]) -> Iterator[Finding]:

@@ -89,6 +89,10 @@ def test_every_commented_line_of_the_sample_file_is_a_setting_with_its_default()
             "businesses.x.low: 0.9 is above high (0.8)",
         ),
         ("[targets.a]\nkind = 'scripted'\nscript = []", "targets.a: script is empty"),
+        (
+            "[nats]\nmonitoring = '127.0.0.1:8222'",
+            "nats: monitoring is no address such as http://127.0.0.1:8222: '127.0.0.1:8222'",
+        ),
         ("[stream]\nkeep_hours = 1e300", "stream.keep_hours: expected `float` <= 87600.0"),
         (
             "[stream]\nmax_bytes = 99999999999999999999",

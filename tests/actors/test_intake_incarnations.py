@@ -244,6 +244,22 @@ def test_the_intake_purges_what_all_positions_have_passed_and_nobody_calls_it_a_
     assert events(one.journal) == []
 
 
+def test_a_run_shorter_than_the_pause_between_purges_purges_when_it_drains(server: TestServer) -> None:
+    published(server.url, traffic(50))
+    with reading(server.url, settings=settings(server.url, keep=timedelta(0))) as one:
+        eventually(lambda: one.handed_on(50))
+        assert one.intake.drain(10.0)
+        assert with_client(server.url, stream.read_state).first_sequence == 51
+    published(server.url, traffic(60)[50:])
+    with reading(
+        server.url, journal=one.journal, settings=settings(server.url, keep=timedelta(hours=1))
+    ) as two:
+        eventually(lambda: two.handed_on(10))
+        assert two.intake.drain(10.0)
+        assert with_client(server.url, stream.read_state).first_sequence == 51, "younger than an hour"
+    assert events(one.journal) == []
+
+
 def test_what_is_not_recorded_or_young_is_not_purged(server: TestServer) -> None:
     published(server.url, traffic(50))
     keep_nothing = settings(server.url, raise_every=0.05, keep=timedelta(0), purge_every=0.05)

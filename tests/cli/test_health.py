@@ -154,13 +154,20 @@ def test_leads_that_are_stopped_are_bad_each_of_them_once(tmp_path: Path) -> Non
     story = story_of(timedelta(minutes=5))
     held, kept = LeadStory(story, "acme", "+1"), LeadStory(story, "acme", "+2")
     held.add(held.received("m1"))
-    for lead in (held, kept):
-        story.add("rejects:3", ev.LeadStopped(lead.stream, "KeyError: 'x'", "", 3))
+    story.add("rejects:3", ev.LeadStopped(held.stream, "an earlier one", "", 3))
+    story.add("rejects:3", ev.LeadStopped(held.stream, "KeyError: 'x'", "the stack", 3))
+    story.add("rejects:4", ev.LeadStopped(kept.stream, "its code did not come back within 30 s", "", 1))
     story.add("rejects:3", rejected("d2", lead="+2", category="lead_stopped"))
     write_data(tmp_path, story.recorded)
     found = only(tmp_path, "leads")
-    assert found.found == "2 leads stopped, since their code raised: acme/+1, acme/+2"
+    raised, hung = len(story.recorded) - 2, len(story.recorded) - 1
+    one = f"acme/+1 (event {raised}: KeyError: 'x')"
+    other = f"acme/+2 (event {hung}: its code did not come back within 30 s)"
+    assert found.found == f"2 leads stopped: {one}, {other}"
     assert (found.state, "lead resume" in found.mend) == ("bad", True)
+    assert f"`leadline events show {raised}` has the stack" in found.mend
+    shown = CliRunner().invoke(app, ["--data", str(tmp_path), "events", "show", str(raised)])
+    assert "the stack" in shown.stdout
 
 
 @pytest.mark.parametrize(
@@ -265,6 +272,17 @@ def test_a_store_that_is_none_hides_no_other_finding(tmp_path: Path) -> None:
 def test_what_a_cut_off_restore_left_is_said(tmp_path: Path) -> None:
     (tmp_path / "events.db.restoring").write_bytes(b"")
     assert "left over" in findings(tmp_path, "store")[-1].found
+
+
+def test_the_size_of_a_store_is_that_of_its_write_ahead_log_too(tmp_path: Path) -> None:
+    write_data(tmp_path, story_of(timedelta(minutes=5)).recorded)
+    store, log = tmp_path / "events.db", tmp_path / "events.db-wal"
+    with closing(sqlite3.connect(store, isolation_level=None)) as writer:
+        writer.execute("PRAGMA wal_autocheckpoint=0")
+        writer.execute("CREATE TABLE filler AS SELECT zeroblob(3000000) AS filling")
+        assert log.stat().st_size > 3_000_000
+        size = store.stat().st_size + log.stat().st_size
+        assert findings(tmp_path, "store")[0].found == f"{store}, {size:,} bytes with its write-ahead log"
 
 
 @pytest.mark.parametrize(("free", "state"), [(10**12, "good"), (10**9, "warning"), (10**7, "bad")])

@@ -271,6 +271,16 @@ def test_the_doctor_notices_a_server_that_confirms_before_it_syncs(tmp_path: Pat
     assert "LEADS is not there yet" in told.stdout
 
 
+def test_the_doctor_asks_the_monitoring_where_the_settings_say_that_it_is(tmp_path: Path) -> None:
+    with running_server(tmp_path / "elsewhere", quick=True) as server:
+        words = ("doctor", "--nats", server.url, "--data", "data", "--config", "own.toml")
+        own = tmp_path / "own.toml"
+        own.write_text("[tenants.acme]\nbusinesses = ['acme-foods']\n")
+        assert "or say where it is (nats.monitoring)" in leadline(*words, cwd=tmp_path).stdout
+        own.write_text(f"{own.read_text()}[nats]\nmonitoring = '{server.monitor_url}/'\n")
+        assert "set `sync_interval: always`" in leadline(*words, cwd=tmp_path).stdout
+
+
 def test_a_server_that_dies_ends_up_with_the_reason(tmp_path: Path) -> None:
     with running(*UP, cwd=tmp_path) as process:
         [pid_file] = (tmp_path / "data" / "jetstream").glob("nats-server.pid")

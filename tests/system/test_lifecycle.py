@@ -34,6 +34,18 @@ def test_up_serves_metrics_and_ends_in_an_orderly_way_on_sigterm(tmp_path: Path)
         assert len(view(house.data, "tasks")) == 20
 
 
+def test_short_runs_one_after_the_other_do_not_let_the_stream_fill(house: Leadline) -> None:
+    small = "[stream]\nkeep_hours = 0\nmax_bytes = 1_048_576\n"
+    house.set(TENANTS + SHORT_WAITS + small)
+    for turn in range(3):
+        lines = [message(f"m-{turn}-{n}", f"+{n}", text="long " * 1000) for n in range(100)]
+        (house.folder / "some.jsonl").write_bytes(b"\n".join(lines))
+        published = house.cli("publish", "some.jsonl")
+        assert published.code == 0, "half a MiB each: three are more than the stream holds"
+        assert house.cli("run", "--until-idle", "--http-port", "0").code == 0
+    assert len(view(house.data, "tasks")) == 300
+
+
 def test_a_killed_up_leaves_no_server_and_no_projector_behind(tmp_path: Path) -> None:
     with leadline(tmp_path) as house:
         up = house.up()
