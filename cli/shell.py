@@ -144,6 +144,9 @@ def errors_in_one_line() -> Iterator[None]:
     except (OSError, Exception) as error:
         if is_typers_own(error):
             raise
+        if isinstance(error, UnicodeEncodeError) and (word := word_of(error)) is not None:
+            say_error(f"{word!r} is not UTF-8: give ids and texts in UTF-8")
+            raise typer.Exit(WRONG_USE) from None
         if is_surroundings(error):
             say_error(sentence(error))
             raise typer.Exit(FAILED) from None
@@ -154,6 +157,11 @@ def errors_in_one_line() -> Iterator[None]:
 def is_typers_own(error: BaseException) -> bool:
     """Typer's own ways of ending: wrong use, exit, abort."""
     return type(error).__module__.startswith("typer.")
+
+
+def word_of(error: UnicodeEncodeError) -> str | None:
+    """The argument that has the bytes that are no text, if one has: names of files may have such, nothing else may."""
+    return next((word for word in sys.argv[1:] if error.object[error.start : error.end] in word), None)
 
 
 def is_surroundings(error: BaseException) -> bool:

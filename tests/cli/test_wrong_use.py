@@ -59,6 +59,13 @@ def test_a_number_beyond_all_measure_is_refused(data: Path, words: tuple[str, ..
     assert f"Invalid value for '{'[POSITION]' if words[-2] == 'show' else words[-2]}'" in done.stderr
 
 
+@pytest.mark.parametrize("command", ["lead acme-foods", "dlq show", "tasks --lead", "task start"])
+def test_an_id_that_is_not_utf8_is_said_to_be_none(data: Path, command: str) -> None:
+    done = in_shell(f"LEADLINE {command} $'a\\xff'", data.parent)
+    assert done.returncode == WRONG
+    assert done.stderr == b"leadline: 'a\\udcff' is not UTF-8: give ids and texts in UTF-8\n"
+
+
 def test_a_payload_that_is_not_utf8_is_said_to_be_none(data: Path) -> None:
     done = in_shell("printf 'ab\\xff' | LEADLINE dlq amend some-id --why x --payload -", data.parent)
     assert done.returncode == WRONG
