@@ -11,6 +11,7 @@ from typing import Any
 import actors.executors
 from actors.executors.executor import Executor
 from domain.actions import ActionSpec
+from domain.declared import declared
 from domain.errors import SettingsError
 
 
@@ -29,14 +30,7 @@ def discover(modules: Iterable[ModuleType] = ()) -> Mapping[str, Executor]:
 
 
 def _executors_of(module: ModuleType) -> Iterable[Executor]:
-    several = getattr(module, "EXECUTORS", ())
-    if not isinstance(several, list | tuple):
-        raise SettingsError(f"modules: {module.__name__}.EXECUTORS is not a list of Executor")
-    for executor in (getattr(module, "EXECUTOR", None), *several):
-        if executor is None:
-            continue
-        if not isinstance(executor, Executor):
-            raise SettingsError(f"modules: {module.__name__}.EXECUTOR is not an Executor")
+    for executor in declared(module, "EXECUTOR", Executor):
         _check(module.__name__, executor)
         yield executor
 

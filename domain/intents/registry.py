@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import domain.intents
+from domain.declared import declared
 from domain.errors import SettingsError
 from domain.intents.handler import IntentHandler
 
@@ -37,14 +38,7 @@ def _built_in() -> Iterable[ModuleType]:
 
 
 def _handlers_of(module: ModuleType) -> Iterable[IntentHandler]:
-    several = getattr(module, "HANDLERS", ())
-    if not isinstance(several, list | tuple):
-        raise SettingsError(f"modules: {module.__name__}.HANDLERS is not a list of IntentHandler")
-    for handler in (getattr(module, "HANDLER", None), *several):
-        if handler is None:
-            continue
-        if not isinstance(handler, IntentHandler):
-            raise SettingsError(f"modules: {module.__name__}.HANDLER is not an IntentHandler")
+    for handler in declared(module, "HANDLER", IntentHandler):
         _check(module.__name__, handler)
         yield handler
 
