@@ -213,11 +213,11 @@ class System:
             self.positions,
             max_appends=self.settings.journal.max_appends,
             on_death=lambda error: self.guardian.died("the journal", error),
+            more_to_come=self.dispatcher.waiting,
         )
         actor = ref._actor_weakref()  # noqa: SLF001  # its gauges are read beside its mailbox
         assert isinstance(actor, JournalActor)  # it lives: its thread has just started
-        self._journal = actor
-        self._handle = JournalHandle(actor)
+        self._journal, self._handle = actor, JournalHandle(actor)
         self._closers.append(lambda: stop_journal(ref))
 
     def _start_projector(self) -> None:

@@ -55,6 +55,9 @@ _PAGE_BYTES = 8192
 _WAL_PAGES = 2000
 STORE_ID = "store"
 _LAST_VERSION = "SELECT COALESCE(MAX(originator_version), 0) FROM stored_events WHERE originator_id = ?"
+#: How long a commit waits while leads still decide, and between two looks: each writes its leads' pages of the index,
+#: so that fewer and larger ones cost a third less. An idle system never waits.
+_LINGER_SECONDS, _STEP_SECONDS = 0.01, 0.002
 _BACK_OFF_SECONDS = (0.05, 0.2, 1.0)
 #: Exactly these speak of the store, not of a row: it is damaged, or no database at all.
 _DAMAGED = (DatabaseError, InternalError, sqlite3.DatabaseError, sqlite3.InternalError)
@@ -194,8 +197,11 @@ class JournalActor(ThreadingActor):
         *,
         max_appends: int,
         on_death: Callable[[BaseException], None],
+        more_to_come: Callable[[], int] = lambda: 0,
     ) -> None:
+        """`more_to_come` says how many are about to append: while there are any, a commit waits a little."""
         super().__init__()
+        self._more_to_come = more_to_come
         self._recorder = recorder
         self._positions = positions
         self._max_appends = max_appends
@@ -216,13 +222,21 @@ class JournalActor(ThreadingActor):
         inbox = self.actor_inbox
         try:
             while not self.actor_stopped.is_set():
-                batch = [inbox.get()]
-                while len(batch) < self._max_appends and not inbox.empty():
-                    batch.append(inbox.get())
+                batch = self._drain([inbox.get()])
+                until = time.monotonic() + _LINGER_SECONDS
+                while len(batch) < self._max_appends and self._more_to_come() and time.monotonic() < until:
+                    time.sleep(_STEP_SECONDS)
+                    self._drain(batch)
                 self._run_batch(batch)
         except BaseException as error:  # crash-only: the process says why and ends
             self.actor_stopped.set()
             self._on_death(error)
+
+    def _drain(self, batch: list[Envelope[Any]]) -> list[Envelope[Any]]:
+        """With what has come meanwhile, up to the most that a commit takes."""
+        while len(batch) < self._max_appends and not self.actor_inbox.empty():
+            batch.append(self.actor_inbox.get())
+        return batch
 
     def _run_batch(self, batch: Sequence[Envelope[Any]]) -> None:
         appends = [e.message for e in batch if isinstance(e.message, Append)]

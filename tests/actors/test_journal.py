@@ -29,6 +29,8 @@ class Desk:
 
     def __init__(self, path: Path, *, max_appends: int = 1000) -> None:
         self.path = path
+        #: How many others are about to append.
+        self.more_to_come: Callable[[], int] = int
         self.recorder: EventRecorder = open_recorder(path)
         self.store = EventStore(self.recorder)
         self.positions = Positions(16)
@@ -36,11 +38,18 @@ class Desk:
         self.deaths: list[BaseException] = []
         self.answers: list[AppendResult] = []
         ref = JournalActor.start(
-            self.recorder, self.positions, max_appends=max_appends, on_death=self.deaths.append
+            self.recorder,
+            self.positions,
+            max_appends=max_appends,
+            on_death=self.deaths.append,
+            more_to_come=self._more_to_come,
         )
         actor = ref._actor_weakref()
         assert isinstance(actor, JournalActor)
         self.ref, self.actor, self.handle = ref, actor, JournalHandle(actor)
+
+    def _more_to_come(self) -> int:
+        return self.more_to_come()
 
     def append(self, stream: str = STREAM, version: int = 0, rows: int = 1, **fields: Any) -> Append:
         one = self.make(stream, version, rows, **fields)
@@ -136,6 +145,28 @@ def test_a_commit_takes_no_more_appends_than_the_settings_say(tmp_path: Path) ->
     desk.answered(95)
     assert desk.actor.commits == 10
     desk.close()
+
+
+def test_a_commit_waits_for_those_who_are_about_to_append(desk: Desk) -> None:
+    looks = iter(range(1, 1000))
+
+    def another_each_time_it_looks() -> int:
+        look = next(looks)
+        if look <= 3:
+            desk.append(f"lead:b:{look}")
+        return look <= 3
+
+    desk.more_to_come = another_each_time_it_looks
+    desk.append("lead:b:0")
+    desk.answered(4)
+    assert desk.actor.commits == 1
+
+
+def test_a_commit_does_not_wait_for_ever_for_those_who_do_not_append(desk: Desk) -> None:
+    desk.more_to_come = lambda: 1  # a lead whose code hangs
+    for n in range(2):
+        desk.append(f"lead:b:{n}")
+        desk.answered(n + 1)
 
 
 def test_places_are_reported_once_what_they_led_to_is_durable(desk: Desk, other: sqlite3.Connection) -> None:
