@@ -247,7 +247,7 @@ class System:
 
     def _open_directory(self) -> None:
         settings, directory = self.settings, self.directory
-        ids = map(f"{secrets.token_hex(6)}-%x".__mod__, itertools.count(1))
+        ids = map(f"{secrets.token_hex(6)}-".__add__, map(str, itertools.count(1)))
         recording = Recording(
             dispatcher=self.dispatcher,
             journal=self._handle,

@@ -27,7 +27,7 @@ from domain.commands import (
     RecordOutcome,
     RedriveReply,
 )
-from domain.events import Event, Place, Recorded
+from domain.events import ActionStarted, Event, Place, Recorded
 from domain.lead import LeadState, Wait
 from domain.outcomes import NotCalled
 from domain.playbook import Playbook
@@ -122,12 +122,9 @@ class LeadActor(RecordingActor):
         state = self._state
         return len(state.seen) + len(state.tasks) + len(state.letters) + len(state.queue)
 
-    def on_receive(self, message: Any) -> None:
-        self.unused = 0
-        super().on_receive(message)
-
     def handle(self, message: Any, now: datetime) -> None:
         """One message: its events, and what follows from the state then."""
+        self.unused = 0
         if type(message) is Mail:
             self._decide_command(message.command, now, _cause_of(message))
         elif isinstance(message, Command):
@@ -158,11 +155,16 @@ class LeadActor(RecordingActor):
         events = lead.decide(state, command, shared.playbook, now=now, place=because.place)
         if events:
             self.record(self._in_turn(events, now), now, because)
+        current = None
         while state.queue and (follow := lead.follow(state, shared.playbook, now)):
-            self.record(self._in_turn(follow, now), now, self._cause_of_work())
+            if current is not state.queue[0]:
+                current, because = state.queue[0], self._cause_of_work()
+            self.record(self._in_turn(follow, now), now, because)
 
     def _in_turn(self, events: Sequence[Event], now: datetime) -> Sequence[Event]:
         """These events; in the place of a start that needs a turn and has none, that it waits."""
+        if type(events[0]) is not ActionStarted:
+            return events
         begun = turns.asked_by(self._state, events)
         if begun is None:
             return events
@@ -187,7 +189,7 @@ class LeadActor(RecordingActor):
         return Cause(work.cause, work.message.message_id, work.trace)
 
     def places(self, batch: Sequence[Any]) -> tuple[Place, ...]:
-        return tuple(m.place for m in batch if isinstance(m, Mail) and m.reports)
+        return tuple([m.place for m in batch if type(m) is Mail and m.reports])
 
     def report(self, places: Sequence[Place]) -> None:
         if places:
@@ -196,7 +198,7 @@ class LeadActor(RecordingActor):
     def settled(self, batch: Sequence[Any]) -> None:
         """The batch is durable: answer who asked, and do what is due."""
         for message in batch:
-            if isinstance(message, Mail) and (given := _given(message)) is not None:
+            if type(message) is Mail and (given := _given(message)) is not None:
                 self._answer(given)
         self._act()
         self.shared.recovered(self.actor_urn)

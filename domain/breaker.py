@@ -172,7 +172,8 @@ def is_whole(event: Event) -> bool:
 
 def to_us(instant: datetime) -> int:
     """Microseconds since the epoch, exactly."""
-    return (instant - _EPOCH) // timedelta(microseconds=1)
+    since = instant - _EPOCH  # by hand: a division of timedeltas takes three times as long
+    return (since.days * 86_400 + since.seconds) * _SECOND + since.microseconds
 
 
 def _probe_came_back(

@@ -109,7 +109,9 @@ def decide(
 
 def follow(state: LeadState, playbook: Playbook, now: datetime) -> Sequence[Event]:
     """What follows from the state alone: the next facts of the message at the head of the queue."""
-    return saga.advance(state.queue[0], playbook, now) if state.queue and not is_held(state) else ()
+    if not state.queue or (state.holder is not None and is_held(state)):
+        return ()
+    return saga.advance(state.queue[0], playbook, now)
 
 
 def is_held(state: LeadState) -> bool:
@@ -120,16 +122,15 @@ def is_held(state: LeadState) -> bool:
 def evolve(state: LeadState, recorded: Recorded) -> LeadState:
     """The state after an event, in place. Total: what happened, happened."""
     state.version = recorded.version
-    event = recorded.event
+    event: Any = recorded.event
     if recorded.place is not None:
         _take_place(state, recorded.place)
-    change = work.CHANGES.get(type(event))
-    if change is not None and (current := _work_of(state, event.message_id)) is not None:  # type: ignore[attr-defined]
+    change, apply, commanded = _EFFECTS.get(type(event), _NO_EFFECT)
+    if change is not None and (current := _work_of(state, event.message_id)) is not None:
         change(current, event, recorded)
-    apply = _APPLY.get(type(event))
     if apply is not None:
         apply(state, event, recorded)
-    if type(event) in _COMMANDED:
+    if commanded:
         _answered(state, event, recorded)
     return state
 
@@ -379,9 +380,6 @@ def _discarded(state: LeadState, event: ev.DeadLetterDiscarded, _: Recorded) -> 
     _lets_go(state, event.dead_letter_id)
 
 
-#: The events that a person's command leaves: each holds its `command_id`.
-_COMMANDED = frozenset(kind for kind in ev.STORED_NAMES if "command_id" in kind.__struct_fields__)
-
 _APPLY: dict[type[Event], Callable[[LeadState, Any, Recorded], None]] = {
     MessageReceived: _received,
     ev.DuplicateDetected: _duplicate,
@@ -396,4 +394,11 @@ _APPLY: dict[type[Event], Callable[[LeadState, Any, Recorded], None]] = {
     ev.DeadLetterRetried: _requeue,
     ev.DeadLetterResolved: _resolved,
     ev.DeadLetterDiscarded: _discarded,
+}
+
+_NO_EFFECT = (None, None, False)
+#: Event → what it changes of its message's work, what of the lead, and whether a person's command left it.
+_EFFECTS = {
+    kind: (work.CHANGES.get(kind), _APPLY.get(kind), "command_id" in kind.__struct_fields__)
+    for kind in ev.STORED_NAMES
 }

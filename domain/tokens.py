@@ -27,7 +27,8 @@ _VARIANT = {f"{n:x}": f"{n & 3 | 8:x}" for n in range(16)}
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 _TOKEN = re.compile(r"(?:[A-Za-z0-9_-]|=[0-9A-F]{2})+")
-_ASCII = {n: f"={n:02X}" for n in range(128) if _UNSAFE.match(chr(n))}
+#: Once `=` is written as a token has it, every `=` is such a token's.
+_UNSAFE_STILL = re.compile(r"[^A-Za-z0-9_=-]")
 BUSINESS_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -36,10 +37,13 @@ class NotATokenError(LeadlineError):
 
 
 def encode(value: str) -> Token:
-    """The token of an id; the id itself where it is safe. Raises UnicodeEncodeError on lone surrogates."""
-    if value.isascii():
-        return Token(value.translate(_ASCII))
-    return Token(_UNSAFE.sub(_escape, value))
+    """The token of an id; the id itself where it is safe. Raises UnicodeEncodeError on lone surrogates.
+
+    What WhatsApp's ids hold is replaced first: `str.translate` takes three times as long, and a function for each match
+    nearly so.
+    """
+    value = value.replace("=", "=3D").replace(".", "=2E").replace("/", "=2F").replace("+", "=2B")
+    return Token(_UNSAFE_STILL.sub(_escape, value))
 
 
 def decode(token: str) -> str:
