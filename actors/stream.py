@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -103,9 +103,13 @@ def out_configuration(limits: OutLimits) -> dict[str, Any]:
         "max_msgs_per_subject": -1,
         "duplicate_window": _DUPLICATE_WINDOW_NS,
         "num_replicas": 1,
+        # Many together cost the server a tenth. A server before 2.12 knows nothing of it, and leaves it out.
+        "allow_atomic": True,
     }
 
 
+#: Of LEADS_OUT; set anew where it is another. All else of it is as it was made, or refused.
+_OUT_SET = ("max_bytes", "max_age", "allow_atomic")
 #: Must be as in `configuration`; the value is why.
 _MUST_MATCH = {
     "subjects": "other subjects are confirmed and read by nobody",
@@ -132,11 +136,13 @@ _MUST_BE_OFF = (
     "no_ack", "sealed", "deny_purge", "allow_rollup_hdrs", "allow_msg_ttl", "allow_msg_schedules",
     "allow_msg_counter", "allow_atomic", "allow_batched", "mirror", "sources", "discard_new_per_subject",
 )  # fmt: skip
+#: The same of LEADS_OUT, whose only publisher makes batches of it.
+_OUT_MUST_BE_OFF = tuple(name for name in _MUST_BE_OFF if name != "allow_atomic")
 
 
 def differences(config: dict[str, Any], max_bytes: int | None) -> list[str]:
     """What of a stream's configuration breaks a promise, a clause each. `max_bytes` None takes any limit."""
-    found = _differing(config, configuration(max_bytes or DEFAULT_MAX_BYTES), _MUST_MATCH)
+    found = _differing(config, configuration(max_bytes or DEFAULT_MAX_BYTES), _MUST_MATCH, _MUST_BE_OFF)
     held = config.get("max_bytes", -1)
     if max_bytes is not None and held != max_bytes:
         found.append(f"max_bytes is {held} and must be {max_bytes} (stream.max_bytes in the settings)")
@@ -147,16 +153,18 @@ def differences(config: dict[str, Any], max_bytes: int | None) -> list[str]:
 
 def out_differences(config: dict[str, Any]) -> list[str]:
     """The same of LEADS_OUT. Its limits are nobody's promise: they follow the settings."""
-    return _differing(config, out_configuration(OutLimits()), _OUT_MUST_MATCH)
+    return _differing(config, out_configuration(OutLimits()), _OUT_MUST_MATCH, _OUT_MUST_BE_OFF)
 
 
-def _differing(config: dict[str, Any], wanted: dict[str, Any], must_match: dict[str, str]) -> list[str]:
+def _differing(
+    config: dict[str, Any], wanted: dict[str, Any], must_match: dict[str, str], must_be_off: Iterable[str]
+) -> list[str]:
     found = [
         f"{name} is {_shown(config.get(name))} and must be {_shown(wanted[name])} ({why})"
         for name, why in must_match.items()
         if _comparable(config.get(name)) != _comparable(wanted[name])
     ]
-    found += [f"{name} is set and must not be" for name in _MUST_BE_OFF if config.get(name)]
+    found += [f"{name} is set and must not be" for name in must_be_off if config.get(name)]
     if config.get("max_msg_size", -1) != -1:
         found.append("max_msg_size is set and must not be (the limit is the server's max_payload)")
     return found
@@ -172,19 +180,24 @@ async def ensure(client: Client, max_bytes: int | None = None, *, pause: float =
     return state_of(answer)
 
 
-async def ensure_out(client: Client, limits: OutLimits) -> None:
-    """LEADS_OUT, made if it is not there, else checked; its limits are set to these. Raises as `ensure`."""
+async def ensure_out(client: Client, limits: OutLimits) -> bool:
+    """LEADS_OUT, made if it is not there, else checked; its limits are set to these, and it is opened for atomic
+    batches. Whether it takes them: a server before 2.12 knows none. Raises as `ensure`."""
     wanted = out_configuration(limits)
     answer = await _found_or_made(client, wanted)
     _refuse_if(OUT_STREAM, out_differences(answer["config"]))
-    new = {
-        name: wanted[name] for name in ("max_bytes", "max_age") if answer["config"].get(name) != wanted[name]
-    }
+    new = {name: wanted[name] for name in _OUT_SET if answer["config"].get(name) != wanted[name]}
     if new:
         try:
-            await jetstream.call(client, f"STREAM.UPDATE.{OUT_STREAM}", answer["config"] | new)
+            answer = await jetstream.call(client, f"STREAM.UPDATE.{OUT_STREAM}", answer["config"] | new)
         except JetStreamError as error:
             raise StreamRefusedError(_sentence(OUT_STREAM, error)) from None
+    return takes_batches(answer)
+
+
+def takes_batches(answer: dict[str, Any]) -> bool:
+    """Whether many messages may be published to a stream as one, by the server's word of it."""
+    return bool(answer["config"].get("allow_atomic"))
 
 
 def _refuse_if(name: str, wrong: list[str]) -> None:

@@ -50,6 +50,7 @@ def look_at_streams(settings: Settings) -> Iterator[Finding]:
     if settings.outbox.on:
         yield from _as_needed(stream.OUT_STREAM, "is as results and replies need it", seen.wrong_out)
         if seen.out is not None:
+            yield from _batches(seen.out)
             yield from _fill_out(seen.out)
 
 
@@ -109,6 +110,13 @@ def _purged(leads: dict[str, Any], settings: Settings) -> Iterator[Finding]:
     if age > timedelta(hours=settings.stream.keep_hours) + PURGE_SLACK:
         found = f"LEADS goes back {age.total_seconds() / 3600:,.0f} h, and keep_hours is {settings.stream.keep_hours:g}"
         mend = "`leadline status` says which partition is not read to its end; only a runner purges"
+        yield Finding("stream", "warning", found, mend)
+
+
+def _batches(out: dict[str, Any]) -> Iterator[Finding]:
+    if not stream.takes_batches(out):
+        found = "LEADS_OUT takes no batches: each result and reply is a synced write of its own"
+        mend = "a runner sets allow_atomic when it starts; where that does not help, update nats-server (2.12 or later)"
         yield Finding("stream", "warning", found, mend)
 
 

@@ -101,6 +101,7 @@ def test_whoever_comes_first_makes_it_also_at_the_same_time(server: TestServer) 
         ({"max_msg_size": 1000}, "max_msg_size is set"),
         ({"allow_rollup_hdrs": True}, "allow_rollup_hdrs is set and must not be"),
         ({"allow_msg_ttl": True}, "allow_msg_ttl is set and must not be"),
+        ({"allow_atomic": True}, "allow_atomic is set and must not be"),
     ],
 )
 def test_a_configuration_that_breaks_a_promise_is_refused_with_its_reason(
@@ -250,6 +251,24 @@ def test_what_goes_out_has_a_stream_that_drops_the_oldest_and_follows_its_settin
     assert with_client(server.url, stream.check_out) == []
 
 
+def test_one_of_before_there_were_batches_is_opened_for_them_and_keeps_what_it_has(
+    server: TestServer,
+) -> None:
+    older = stream.out_configuration(stream.OutLimits())
+    del older["allow_atomic"]
+
+    async def upgraded(client: Client) -> tuple[list[str], bool, int]:
+        await jetstream.call(client, "STREAM.CREATE.LEADS_OUT", older)
+        await confirmed(client, "leads.out.acme.lead.results")
+        wrong = await stream.check_out(client)
+        takes = await stream.ensure_out(client, stream.OutLimits())
+        answer = await jetstream.call(client, "STREAM.INFO.LEADS_OUT")
+        assert stream.takes_batches(answer)
+        return wrong, takes, answer["state"]["messages"]
+
+    assert with_client(server.url, upgraded) == ([], True, 1)
+
+
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
@@ -257,6 +276,7 @@ def test_what_goes_out_has_a_stream_that_drops_the_oldest_and_follows_its_settin
         ({"discard": "new"}, "discard is new and must be old (a full stream must drop the oldest"),
         ({"storage": "memory", "max_bytes": 1_000_000}, "storage is memory and must be file"),
         ({"max_msgs_per_subject": 1}, "a lead may have any number of them"),
+        ({"allow_batched": True}, "allow_batched is set and must not be"),
     ],
 )
 def test_one_that_breaks_a_promise_is_refused_with_its_reason(

@@ -78,6 +78,15 @@ def test_results_that_go_before_their_time_are_said(server: TestServer, tmp_path
     assert (found.state, "it drops the oldest" in found.found) == ("warning", True)
 
 
+def test_a_stream_of_results_that_takes_no_batches_is_said(server: TestServer, tmp_path: Path) -> None:
+    made(server)
+    older = stream.out_configuration(stream.OutLimits()) | {"allow_atomic": False}
+    with_client(server.url, lambda client: jetstream.call(client, "STREAM.CREATE.LEADS_OUT", older))
+    [found] = not_good(findings(server, tmp_path))
+    assert (found.state, "LEADS_OUT takes no batches" in found.found) == ("warning", True)
+    assert "a runner sets allow_atomic" in found.mend
+
+
 def test_what_was_lost_unread_and_a_log_that_ends_below_a_position_are_said(
     server: TestServer, tmp_path: Path
 ) -> None:
