@@ -137,8 +137,8 @@ class Relay:
         if self._settings.results:
             results = {n: result_publication(one, life) for n, one in enumerate(ended)}
         replies: dict[int, Ended] = {}
-        if self._settings.replies:
-            replies = {n: one for n, one in enumerate(ended) if one.result.response}
+        if self._settings.replies:  # numbered after the results
+            replies = {n: one for n, one in enumerate(ended, len(ended)) if one.result.response}
         while results or replies:
             try:
                 await self._send(results, replies)
@@ -153,25 +153,15 @@ class Relay:
                 await asyncio.sleep(self._settings.retry)
 
     async def _send(self, results: dict[int, Publication], replies: dict[int, Ended]) -> None:
-        """One go at what is not confirmed; what is, leaves the two. Results first: whoever waits is told soonest."""
-        if results:
-            await self._outlet.send(results)
-        while replies:
-            await self._send_one_a_lead(replies)
-
-    async def _send_one_a_lead(self, replies: dict[int, Ended]) -> None:
-        """The first reply of each lead: the next only when it is confirmed, so that the last one that is out says
-        that those before it are."""
-        first: dict[tuple[str, str], int] = {}
-        for n, one in replies.items():
-            first.setdefault(one.tokens, n)
-        due = await self._replies.due({n: replies[n] for n in first.values()})
+        """One go at what is not confirmed; what is, or is not due, leaves the two. Results first: whoever waits is told
+        soonest."""
+        unsent = results | await self._replies.due(replies)
         try:
-            await self._outlet.send(due)
+            await self._outlet.send(unsent)
         finally:
-            for n in first.values():
-                if n not in due:
-                    del replies[n]
+            for left in results, replies:
+                for n in left.keys() - unsent.keys():
+                    del left[n]
 
     def _move(self, standing: OutboxPosition) -> None:
         self._standing, self._unwritten = standing, True

@@ -2,7 +2,8 @@
 
 JetStream recognises a repeat for two minutes. A reply that may have been sent before that (by a process that died
 before its position was durable, or over a connection that was cut) is therefore looked for in LEADS_OUT first: the
-last reply of the lead says which event it was made from, and a lead's reply is sent when the one before is confirmed.
+last reply of the lead says which event it was made from, and what is there of a lead's replies is a beginning
+(`outbox/sending.py`).
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ class _Outbox:
         if client is None or sender is None or not client.is_connected:
             raise NotConfirmedError(f"NATS at {connection.shown(self._parts.url)}: {self._trouble}")
         if not self._ensured:
-            await stream.ensure_out(client, self._parts.limits)
+            sender.batches = await stream.ensure_out(client, self._parts.limits)
             self._ensured = True
         return sender
 

@@ -6,15 +6,17 @@ import asyncio
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from domain.events import ActionsPlanned, Recorded
-from outbox.sending import NotConfirmedError, Publication, Sender
+from outbox.sending import WORTH_A_BATCH, NotConfirmedError, Publication, Sender
 from tests.support.nats import TestServer, running_server
 from tests.support.outbox import (
     FullFile,
+    Out,
     Relaying,
     commands,
     make_streams,
@@ -23,6 +25,7 @@ from tests.support.outbox import (
 )
 from tests.support.projections_log import MemoryLog
 from tests.support.projections_story import START, LeadStory, Story, rejected
+from tests.support.proxy import proxy_before
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -136,31 +139,41 @@ def whole_of(lead: LeadStory, message: str) -> list[Recorded]:
 # a reply goes out once
 
 
+@pytest.mark.parametrize("count", [5, 50], ids=["singly", "in-batches"])
 def test_killed_before_its_position_moved_results_come_again_with_their_id_and_replies_do_not(
-    tmp_path: Path,
+    tmp_path: Path, count: int
 ) -> None:
     with running_server(tmp_path / "nats") as server:
         make_streams(server.url, duplicate_window=0.1)
         told = Told(server, tmp_path)
-        for n in range(5):
+        for n in range(count):
             told.lead(f"+{n % 2}").whole(f"m{n}")
         told.relay(dies=True)
-        assert len(out(server.url, "replies")) == 5
+        assert len(out(server.url, "replies")) == count
         before = out(server.url, "results")
+        assert {bool(one.batch) for one in before} == {2 * count >= WORTH_A_BATCH}
         wait_for_a_duplicate_window(server.url)
-        told.lead("+0").whole("m5")
+        told.lead(f"+{count % 2}").whole(f"m{count}")
         told.relay(dies=True)
         wait_for_a_duplicate_window(server.url)
         told.relay()
         results, replies = out(server.url, "results"), out(server.url, "replies")
-        assert [one.message_id for one in replies] == ["m0", "m1", "m2", "m3", "m4", "m5"]
-        assert len(results) == 5 + 6 + 6
-        assert results[5:10] == before
-        assert len({one.headers["Nats-Msg-Id"] for one in results}) == 6
+        for lead in range(2):
+            mine = [one.message_id for one in replies if one.body["lead_id"] == f"+{lead}"]
+            assert mine == [f"m{n}" for n in range(lead, count + 1, 2)]
+        assert len(results) == count + (count + 1) * 2
+        assert by_id(results[count : 2 * count + 1])[:count] == by_id(before)
+        assert len({one.headers["Nats-Msg-Id"] for one in results}) == count + 1
 
 
+def by_id(found: list[Out]) -> list[tuple[int, str, dict[str, Any]]]:
+    """Without their batches, sorted by the number of their message."""
+    return sorted((int(one.message_id[1:]), one.headers["Nats-Msg-Id"], one.body) for one in found)
+
+
+@pytest.mark.parametrize("count", [2, 30], ids=["singly", "in-a-batch"])
 def test_a_reply_whose_confirmation_was_lost_is_looked_for_before_it_is_sent_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     """Also where no earlier process can have sent it, and JetStream has forgotten its id."""
     send = Sender.send
@@ -181,35 +194,50 @@ def test_a_reply_whose_confirmation_was_lost_is_looked_for_before_it_is_sent_aga
         told = Told(forgetful, tmp_path)
 
         async def record() -> None:
-            told.lead().whole("m1")
-            told.lead().whole("m2")
+            for n in range(count):
+                told.lead().whole(f"m{n}")
             told.record()
 
         monkeypatch.setattr(Sender, "send", send_and_lose)
         told.relaying.before = record
         told.relaying.run()
-        assert [one.message_id for one in out(forgetful.url, "replies")] == ["m1", "m2"]
-        assert len(lost) == 1
+        assert [one.message_id for one in out(forgetful.url, "replies")] == [f"m{n}" for n in range(count)]
+        assert len(lost) == count
 
 
-def test_a_leads_next_reply_is_sent_when_the_one_before_is_confirmed(
-    told: Told, server: TestServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The last one that is out says so that those before it are."""
-    send = Sender.send
-    together: list[list[str]] = []
-
-    async def look(sender: Sender, publications: dict[int, Publication]) -> None:
-        together.append([p.subject for p in publications.values() if p.subject.endswith(".replies")])
-        await send(sender, publications)
-
-    monkeypatch.setattr(Sender, "send", look)
-    for n in range(6):
-        told.lead(f"+{n % 2}").whole(f"m{n}")
+def test_a_backlog_goes_out_in_batches_results_and_replies_together(told: Told, server: TestServer) -> None:
+    for n in range(200):
+        told.lead(f"+{n % 7}").whole(f"m{n}")
     told.relay()
-    assert len(out(server.url, "replies")) == 6
-    assert sum(map(len, together)) == 6
-    assert all(len(set(subjects)) == len(subjects) for subjects in together)
+    found = out(server.url)
+    assert len({one.batch for one in found}) == 1, "several replies of a lead are in it"
+    assert [one.kind for one in found] == ["results"] * 200 + ["replies"] * 200
+    for some in found[:200], found[200:]:
+        assert [one.message_id for one in some] == [f"m{n}" for n in range(200)]
+
+
+def test_a_backlog_of_which_a_batch_is_cut_is_out_once_and_in_order(told: Told, server: TestServer) -> None:
+    count = 400
+    told.relaying.settings = msgspec.structs.replace(told.relaying.settings, batch=500)
+
+    async def cut_amid_the_second_batch() -> None:
+        for n in range(count):
+            told.lead(f"+{n % 7}").whole(f"m{n}")
+        told.record()
+        proxy.cut_after_sending(200_000)
+
+    with proxy_before(server.port) as proxy:
+        told.relaying.url = proxy.url
+        told.relaying.before = cut_amid_the_second_batch
+        told.relaying.run()
+        assert proxy.cuts == 1
+    assert len({one.batch for one in out(server.url)}) == 4
+    for kind in "results", "replies":
+        found = out(server.url, kind)
+        assert len(found) == count
+        for lead in range(7):
+            mine = [one.message_id for one in found if one.body["lead_id"] == f"+{lead}"]
+            assert mine == [f"m{n}" for n in range(lead, count, 7)]
 
 
 def test_a_reply_that_is_out_is_no_task_when_the_window_closes_before_the_next_start(

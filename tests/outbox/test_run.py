@@ -77,6 +77,22 @@ def test_it_makes_its_stream_and_what_was_recorded_before_it_came_is_out(
     assert log.closed
 
 
+def test_a_stream_of_before_there_were_batches_is_opened_for_them(
+    tmp_path: Path, log: MemoryLog, server: TestServer
+) -> None:
+    make_streams(server.url, batches=False)
+    made = parts(tmp_path, log, server.url)
+    backlog = Story()
+    for n in range(3, 50):
+        LeadStory(backlog, lead=f"+{n}").whole(f"m{n}")
+    log.append(*backlog.recorded)
+    with working(made):
+        eventually(lambda: read_position(made.position).position == 250)  # type: ignore[union-attr]
+    found = out(server.url, "results")
+    assert [one.message_id for one in found] == [f"m{n}" for n in range(50)]
+    assert all(one.batch for one in found)
+
+
 def test_a_stream_deleted_under_it_is_made_again_and_nothing_is_left_out(
     tmp_path: Path, log: MemoryLog, server: TestServer
 ) -> None:

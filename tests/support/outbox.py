@@ -39,6 +39,11 @@ class Out(NamedTuple):
         return self.subject.rpartition(".")[2]
 
     @property
+    def batch(self) -> str | None:
+        """Which atomic batch it came in; None where it came singly."""
+        return self.headers.get("Nats-Batch-Id")
+
+    @property
     def message_id(self) -> str:
         return str(self.body["message_id"])
 
@@ -149,6 +154,7 @@ class Relaying:
 
         await connect(self.url, name="a relay", client=client, disconnected_cb=cut)
         await sender.open()
+        sender.batches = await stream.ensure_out(client, OutLimits())
 
         async def last(subject: str) -> tuple[str, int] | None:
             return await last_on(client, subject)
@@ -169,12 +175,13 @@ async def _until(relay: Relay, until: Callable[[], bool]) -> None:
     await running
 
 
-def make_streams(url: str, *, duplicate_window: float = 120.0) -> None:
+def make_streams(url: str, *, duplicate_window: float = 120.0, batches: bool = True) -> None:
     """LEADS and LEADS_OUT; with a short window, JetStream forgets at once what it had."""
 
     async def make(client: Client) -> None:
         await stream.ensure(client)
-        config = stream.out_configuration(OutLimits()) | {"duplicate_window": int(duplicate_window * 1e9)}
+        other = {"duplicate_window": int(duplicate_window * 1e9), "allow_atomic": batches}
+        config = stream.out_configuration(OutLimits()) | other
         await jetstream.call(client, "STREAM.CREATE.LEADS_OUT", config)
 
     with_client(url, make)

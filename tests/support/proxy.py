@@ -22,6 +22,7 @@ class Proxy:
         self._wires: list[socket.socket] = []
         self._every: int | None = None
         self._left = 0
+        self._up_left: int | None = None
         self.loses: Loses = lambda _frame: False
         #: Seconds that each frame from the server takes longer.
         self.delay = 0.0
@@ -38,6 +39,10 @@ class Proxy:
         """From now on cut every connection when so many bytes more have come, in the middle of what comes; None
         ends it."""
         self._every, self._left = size, size or 0
+
+    def cut_after_sending(self, size: int) -> None:
+        """Cut every connection once, when the server has got so many bytes more."""
+        self._up_left = size
 
     def cut(self) -> None:
         """Cut every connection now."""
@@ -69,7 +74,13 @@ class Proxy:
     def _up(self, client: socket.socket, server: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while chunk := client.recv(65536):
-                server.sendall(chunk)
+                if self._up_left is None or len(chunk) < self._up_left:
+                    server.sendall(chunk)
+                    self._up_left = self._up_left and self._up_left - len(chunk)
+                else:
+                    server.sendall(chunk[: self._up_left])
+                    self._up_left = None
+                    self.cut()
         for wire in (client, server):
             wire.close()
 

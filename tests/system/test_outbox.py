@@ -129,8 +129,8 @@ def test_through_kills_of_runner_and_nats_every_result_is_out_in_order_and_every
 
 
 def kill_amid_replies(house: Leadline, running: Running, lines: list[bytes]) -> None:
-    """The runner dies when some replies of these messages are out, and before its position says so: a lead's replies
-    go out one after the other, and the position moves after the last."""
+    """The runner dies when some replies of these messages are on their way, and before its position says so: it moves
+    when all of them are confirmed."""
 
     async def kill(client: Client) -> None:
         replies = await client.subscribe("leads.out.*.*.replies")
