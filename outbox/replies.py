@@ -12,7 +12,6 @@ import asyncio
 import base64
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from datetime import datetime
-from email.parser import BytesHeaderParser
 
 from msgspec import Struct, field
 
@@ -142,5 +141,5 @@ async def last_on(client: Connection, subject: str) -> tuple[str, int] | None:
             return None
         raise
     block = base64.b64decode(answer["message"].get("hdrs", ""))
-    headers = BytesHeaderParser().parsebytes(block.partition(b"\r\n")[2])
-    return event_of({name: str(value) for name, value in headers.items()})
+    lines = block.decode(errors="replace").split("\r\n")
+    return event_of(dict(line.split(": ", 1) for line in lines if ": " in line))
