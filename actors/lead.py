@@ -133,7 +133,7 @@ class LeadActor(RecordingActor):
             self._decide_command(message, now, self._cause_of_work())
             if type(message) is EndWait:
                 self._wait_ended(message)
-        elif type(message) is Wake and (over := lead.out_of_turn(self._state)) is not None:
+        elif type(message) is Wake and (over := turns.out_of_turn(self._state)) is not None:
             self._decide_command(over, now, self._cause_of_work())
 
     def _came_back(self, answered: tuple[str, int]) -> None:

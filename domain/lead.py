@@ -165,15 +165,6 @@ def next_step(state: LeadState, now: datetime) -> ActionCall | Wait | None:
     )
 
 
-def out_of_turn(state: LeadState) -> EndWait | None:
-    """What ends the wait that a new process knows nothing of: for a turn at the target, or for its settings,
-    which may be other ones now. A lead that is woken by a start, or resumed, asks again at once."""
-    step = state.queue[0].step if state.queue else None
-    if step is None or step.state != "deferred" or step.reason not in {"busy", "target_configuration"}:
-        return None
-    return EndWait(step.key, step.attempt)
-
-
 def _receive(
     state: LeadState, command: ReceiveMessage, place: Place | None, now: datetime
 ) -> Sequence[Event]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from domain import saga
+from domain.commands import EndWait
 from domain.events import ActionStarted, Event
 from domain.lead import LeadState
 from domain.outcomes import NotCalled
@@ -35,3 +36,12 @@ def turned_away(
     if waits and step.reason == refusal.reason:
         return ()
     return saga.held_back(work, step, refusal, playbook, now=now, returned=False)
+
+
+def out_of_turn(state: LeadState) -> EndWait | None:
+    """What ends the wait that a new process knows nothing of: for a turn at the target, or for its settings,
+    which may be other ones now. A lead that is woken by a start, or resumed, asks again at once."""
+    step = state.queue[0].step if state.queue else None
+    if step is None or step.state != "deferred" or step.reason not in {"busy", "target_configuration"}:
+        return None
+    return EndWait(step.key, step.attempt)

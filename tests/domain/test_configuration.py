@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from domain import lead
+from domain import turns
 from domain.commands import EndWait
 from domain.events import (
     ActionAttemptFailed,
@@ -126,18 +126,18 @@ def test_a_new_process_ends_the_waits_that_only_the_old_one_knew_of(reason: str)
     story = ordering()
     story.answer(NotCalled(60_000_000, reason))  # type: ignore[arg-type]
     story.crash()
-    assert lead.out_of_turn(story.state) == EndWait(KEY, 0)
+    assert turns.out_of_turn(story.state) == EndWait(KEY, 0)
 
 
 def test_other_waits_go_on_as_they_were_recorded() -> None:
     story = ordering()
-    assert lead.out_of_turn(story.state) is None
+    assert turns.out_of_turn(story.state) is None
     story.answer(NotCalled(60_000_000))
-    assert lead.out_of_turn(story.state) is None
+    assert turns.out_of_turn(story.state) is None
     story.wait()
     story.answer(Failed("503"))
-    assert lead.out_of_turn(story.state) is None
-    assert lead.out_of_turn(Story().state) is None
+    assert turns.out_of_turn(story.state) is None
+    assert turns.out_of_turn(Story().state) is None
 
 
 def test_a_wait_for_a_turn_has_no_deadline_and_takes_no_attempt() -> None:

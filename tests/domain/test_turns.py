@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from domain import lead
+from domain import turns
 from domain.commands import EndWait
 from domain.events import ActionDeferred, ActionStarted, CompensationFailed, DeferReason, Idempotency
 from domain.outcomes import Done, Failed, FailedForGood, NotCalled
@@ -49,7 +49,7 @@ def test_once_it_has_its_turn_it_is_the_first_attempt() -> None:
 
 def test_a_process_that_dies_while_it_waits_leaves_nothing_unknown() -> None:
     story = ordering().crash()
-    assert lead.out_of_turn(story.state) == EndWait(KEY, 0)
+    assert turns.out_of_turn(story.state) == EndWait(KEY, 0)
     story.refusal = None
     story.tell(EndWait(KEY, 0))
     assert story.call.attempt == 1
