@@ -247,12 +247,12 @@ class System:
 
     def _open_directory(self) -> None:
         settings, directory = self.settings, self.directory
-        ids = map(f"{secrets.token_hex(6)}-".__add__, map(str, itertools.count(1)))
+        process, number = secrets.token_hex(6), itertools.count(1).__next__
         recording = Recording(
             dispatcher=self.dispatcher,
             journal=self._handle,
             clock=self._clock,
-            next_event_id=ids.__next__,
+            next_event_id=lambda: f"{process}-{number():x}",
             tell=directory.tell,
             load=self.store.stream,
             backwards=self.store.backwards,

@@ -137,19 +137,20 @@ class BreakerActor(RecordingActor):
         return self._version
 
     def handle(self, message: Any, now: datetime) -> None:
-        if isinstance(message, ActionCall):
+        kind = type(message)
+        if kind is ActionCall:
             self._let_out(message)
-        elif isinstance(message, CallEnded):
+        elif kind is CallEnded:
             self._take_back(message, now)
-        elif isinstance(message, TimeIsUp):
+        elif kind is TimeIsUp:
             self._half_open(now)
-        elif isinstance(message, RoomAgain):
+        elif kind is RoomAgain:
             self._room_is_armed = False
             self._go_on()
             self._keep_watch()
-        elif isinstance(message, Watch):
+        elif kind is Watch:
             self._watch(now)
-        elif isinstance(message, Wake) and self._breaker.configuration:
+        elif kind is Wake and self._breaker.configuration:
             self._half_open(now)  # the runner has started: the settings may be other ones now
 
     def settled(self, batch: Sequence[Any]) -> None:
@@ -194,7 +195,7 @@ class BreakerActor(RecordingActor):
         return self.target.perform(call)
 
     def ended(self, ended: CallEnded) -> None:
-        if isinstance(ended.outcome, Failed) and ended.outcome.throttled:
+        if type(ended.outcome) is Failed and ended.outcome.throttled:
             seconds = self._turns.pause(ended.outcome.retry_after_us)
             if seconds:
                 log.info("target asks for a pause", target=self.target.name, seconds=seconds)
@@ -250,7 +251,7 @@ class BreakerActor(RecordingActor):
         if generation is None:
             return  # given up on before it came back
         self._turns.came_back(call)
-        if isinstance(outcome, NotCalled):
+        if type(outcome) is NotCalled:
             self._let_out(call)  # what kept the worker from it keeps it here
             return
         self._end(call, outcome, generation, now)
@@ -258,7 +259,7 @@ class BreakerActor(RecordingActor):
     def _end(self, call: ActionCall, outcome: Outcome, generation: int, now: datetime) -> None:
         """A call is over: the breaker counts it, its lead is told, and who waits may come."""
         self._count(outcome, generation, now)
-        if isinstance(outcome, Misconfigured):
+        if type(outcome) is Misconfigured:
             self._wait_for(call, outcome)
         else:
             self.calls.end(call, outcome)

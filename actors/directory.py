@@ -106,7 +106,7 @@ class Directory:
     def deliver(self, mail: Mail) -> None:
         """An entry of the log: to its lead, or to the rejects where it is about one of those."""
         command = mail.command
-        if isinstance(command, PersonsCommand):
+        if type(command) is not ReceiveMessage and isinstance(command, PersonsCommand):
             if isinstance(command, ResumeLead):
                 self._resume(mail)
                 return

@@ -28,7 +28,7 @@ from domain.commands import (
     RedriveReply,
 )
 from domain.events import ActionStarted, Event, Place, Recorded
-from domain.lead import LeadState, Wait
+from domain.lead import LeadState
 from domain.outcomes import NotCalled
 from domain.playbook import Playbook
 from domain.ports import ActionCall
@@ -127,9 +127,10 @@ class LeadActor(RecordingActor):
         self.unused = 0
         if type(message) is Mail:
             self._decide_command(message.command, now, _cause_of(message))
+        elif type(message) is RecordOutcome:
+            self._came_back((message.key, message.attempt))
+            self._decide_command(message, now, self._cause_of_work())
         elif isinstance(message, Command):
-            if type(message) is RecordOutcome:
-                self._came_back((message.key, message.attempt))
             self._decide_command(message, now, self._cause_of_work())
             if type(message) is EndWait:
                 self._wait_ended(message)
@@ -208,12 +209,12 @@ class LeadActor(RecordingActor):
         if step is None:
             return
         this = (step.key, step.attempt)
-        if isinstance(step, Wait):
-            if self._armed != this:
-                self._armed, self._issued = this, None
-                self.shared.arm(self.actor_urn, EndWait(*this), step.delay.total_seconds())
-        elif self._issued != this:
-            self._call(step, this)
+        if isinstance(step, ActionCall):
+            if self._issued != this:
+                self._call(step, this)
+        elif self._armed != this:
+            self._armed, self._issued = this, None
+            self.shared.arm(self.actor_urn, EndWait(*this), step.delay.total_seconds())
 
     def _call(self, call: ActionCall, this: tuple[str, int]) -> None:
         """Make a call that this actor has recorded; find out about one that it has found recorded.

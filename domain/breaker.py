@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from domain.events import BreakerClosed, BreakerHalfOpened, BreakerOpened, Event
-from domain.outcomes import Failed, Misconfigured, Outcome, Unknown
+from domain.outcomes import Done, Failed, Misconfigured, Outcome, Unknown
 
 _SECOND = 1_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -237,10 +237,12 @@ def _opened(
 def ended_as(outcome: Outcome) -> Ended:
     """What a call's end says of its target."""
     match outcome:
+        case Done():
+            return "well"
         case Misconfigured(switched_off=switched_off):
             return "switched_off" if switched_off else "misconfigured"
         case Failed(throttled=throttled):
             return "put_off" if throttled else "failed"
         case Unknown():
             return "failed"
-    return "well"
+    return "well"  # it was not made

@@ -33,7 +33,8 @@ from domain.ports import ActionCall
 from domain.tokens import encode
 from domain.work import Work
 
-_ANSWERS = (RecordOutcome, InterruptAction, EndWait)
+#: What ends the step at work.
+_ANSWERS = frozenset((RecordOutcome, InterruptAction, EndWait))
 #: How long a message id is remembered: WhatsApp redelivers for up to 7 days; promised are 8.
 REMEMBERED = timedelta(days=8, hours=1)
 #: Raised with each change of what `evolve` makes of an event: snapshots of other rules are not read.
@@ -86,6 +87,8 @@ def decide(
     """The events that a command makes of this state; none where it is known already or meant for nobody."""
     if isinstance(command, ReceiveMessage):
         return _receive(state, command, place, now)
+    if type(command) in _ANSWERS:  # exactly: an `isinstance` that does not hold takes longer than the rest
+        return _answer(state, command, playbook, now)
     if isinstance(command, PersonsCommand):
         if command.command_id in state.commands or _is_recorded(state, place):
             return ()
@@ -97,14 +100,7 @@ def decide(
     if isinstance(command, RedriveReply):
         events, taken = decide(state, command.reply, playbook, now=now), replies.taken(command, place)
         return events if taken.command_id in state.commands else (*events, taken)
-    current = _awaiting(state, command)
-    if current is None:
-        return ()
-    if isinstance(command, RecordOutcome):
-        return saga.outcome(current, command.outcome, playbook, now)
-    if isinstance(command, InterruptAction):
-        return saga.interrupted(current)
-    return saga.wait_is_over(current, now)
+    return ()
 
 
 def follow(state: LeadState, playbook: Playbook, now: datetime) -> Sequence[Event]:
@@ -229,16 +225,17 @@ def _is_known(state: LeadState, message_id: str, now: datetime) -> bool:
     return any(w.message.message_id == message_id and not w.resolved for w in state.letters.values())
 
 
-def _awaiting(state: LeadState, command: Command | PersonsCommand) -> Work | None:
-    """The work whose step this answer is for; None for an answer that nobody awaits [H4]."""
-    if not state.queue or not isinstance(command, _ANSWERS):
-        return None
-    step = state.queue[0].step
-    wanted = "deferred" if isinstance(command, EndWait) else "started"
-    if step is None or step.state != wanted:
-        return None
-    matches = step.key == command.key and step.attempt == command.attempt
-    return state.queue[0] if matches else None
+def _answer(state: LeadState, command: Any, playbook: Playbook, now: datetime) -> Sequence[Event]:
+    """What the end of a step's call or wait leads to; nothing for an answer that nobody awaits [H4]."""
+    current = state.queue[0] if state.queue else None
+    step = current.step if current is not None else None
+    if current is None or step is None or step.key != command.key or step.attempt != command.attempt:
+        return ()
+    if step.state == "deferred":
+        return saga.wait_is_over(current, now) if type(command) is EndWait else ()
+    if type(command) is RecordOutcome:
+        return saga.outcome(current, command.outcome, playbook, now)
+    return saga.interrupted(current) if type(command) is InterruptAction else ()
 
 
 def _answered(state: LeadState, event: Any, recorded: Recorded) -> None:
