@@ -239,13 +239,14 @@ class JournalActor(ThreadingActor):
         return batch
 
     def _run_batch(self, batch: Sequence[Envelope[Any]]) -> None:
-        appends = [e.message for e in batch if isinstance(e.message, Append)]
+        appends = [e.message for e in batch if type(e.message) is Append]
         if appends:
             self._commit(appends)
-        kept = [e.message for e in batch if isinstance(e.message, Snapshot)]
+        others = [e for e in batch if type(e.message) is not Append]
+        kept = [e.message for e in others if isinstance(e.message, Snapshot)]
         if kept:
             self._keep(kept)
-        for envelope in batch:
+        for envelope in others:
             message = envelope.message
             if isinstance(message, Checkpoint):
                 self._checkpoint(message)

@@ -106,7 +106,7 @@ class RecordingActor(PooledActor):
         self._append_id = 0
         self._loaded = False
         #: The deciding that is under way: a handler is somebody else's code.
-        self._stretch: Stretch | None = None
+        self._stretch = Stretch()
         #: Version of the last snapshot that is known of.
         self._kept = 0
 
@@ -203,27 +203,22 @@ class RecordingActor(PooledActor):
     def _handle_all(self) -> None:
         """Decide the batch. Raises `BrokenOff` where it was given up meanwhile: nothing of it may be recorded then."""
         now = self.parts.clock.now()
-        with Stretch() as stretch:
-            self._stretch = stretch
+        with self._stretch as stretch:
             for message in self._batch:
-                stretch.since = time.monotonic()
                 self.handle(message, now)
-        self._stretch = None
+                stretch.since = time.monotonic()
 
     def busy_since(self) -> float | None:
-        stretch = self._stretch
-        return stretch.since if stretch is not None else None
+        return self._stretch.since if self._stretch.at_work else None
 
     def break_off(self) -> bool:
         """Give up on a deciding that does not end; False where it has ended. Any thread. From here on nothing changes
         what is in `unrecorded`."""
-        stretch = self._stretch
-        return stretch is not None and stretch.break_off()
+        return self._stretch.break_off()
 
     def stack(self) -> str:
         """Where its code is just now, at most 4,000 characters; empty where it is nowhere. Any thread."""
-        stretch = self._stretch
-        return clean(stretch.stack()[-4000:]) if stretch is not None else ""
+        return clean(self._stretch.stack()[-4000:])
 
     def _reply(self, result: AppendResult) -> None:
         self.parts.tell(result.stream, result)

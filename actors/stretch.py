@@ -22,7 +22,7 @@ class BrokenOff(BaseException):  # no error of anybody's: it must pass what catc
 
 
 class Stretch:
-    """One go of such code: entered on the thread that runs it, broken off from any other."""
+    """One go of such code after the other: entered on the thread that runs it, broken off from any other, once."""
 
     __slots__ = ("_broken_off", "_lock", "_thread", "since")
 
@@ -31,11 +31,17 @@ class Stretch:
         self._thread: int | None = None
         self._broken_off = False
         #: Monotonic; set anew for each thing that the code does.
-        self.since = time.monotonic()
+        self.since = 0.0
 
     def __enter__(self) -> Self:
+        self.since = time.monotonic()
         self._thread = threading.get_ident()
         return self
+
+    @property
+    def at_work(self) -> bool:
+        """The code has not come back. Any thread."""
+        return self._thread is not None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
