@@ -57,7 +57,8 @@ def _summary(runs: list[whole.Run], floors: list[float], wanted: float, *, targe
     print(
         f"\n{what}: median {statistics.median(r.per_second for r in runs):,.0f} messages/s,"
         f" {statistics.median(ratios):.2f} of the floor (wanted {wanted}),"
-        f" {runs[0].events / MESSAGES:.1f} events a message"
+        f" {runs[0].events / MESSAGES:.1f} events a message;"
+        f" {statistics.median(r.told_per_second for r in runs):,.0f} messages/s until all results and replies are out"
     )
     for stage in sorted(runs[0].cpu, key=lambda s: -runs[0].cpu[s]):
         used = statistics.median(run.cpu.get(stage, 0.0) for run in runs)

@@ -22,9 +22,12 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Run(Struct, frozen=True):
-    """One run: messages a second, and microseconds of CPU a message by stage."""
+    """One run: messages a second, and microseconds of CPU a message by stage, until all of it is done."""
 
+    #: Until the live views have caught up.
     per_second: float
+    #: Until each result and reply is confirmed too.
+    told_per_second: float
     cpu: dict[str, float]
     events: int
 
@@ -45,11 +48,13 @@ def measure(
         lambda: _completed(views) == count, every=0.05
     )  # each look takes some of the CPU that is measured
     seconds = time.perf_counter() - began
+    wait_until(lambda: not system.gauges().get("outbox_lag_events"), every=0.05)
+    told_seconds = time.perf_counter() - began
     after = _cpu(server_pid)
     events = system.store.last_position()
     system.stop()
     cpu = {stage: (after[stage] - before.get(stage, 0.0)) / count * 1e6 for stage in after}
-    return Run(count / seconds, cpu, events)
+    return Run(count / seconds, count / told_seconds, cpu, events)
 
 
 def settings_for(url: str, folder: Path, *, targets: bool, more: Mapping[str, Any] = {}) -> settings.Settings:
