@@ -63,18 +63,17 @@ class Tasks:
         }
 
     def _will_need(self, _: Recorded, event: ev.TaskStarted, owner: Owner) -> None:
-        self._rows.will_need(event.task_id)
+        self._rows.will_need((event.task_id, *owner))
         self._leads.rows.will_need(owner)
 
     def _made(self, recorded: Recorded, event: ev.ActionExecuted | ev.ReplyExpired, owner: Owner) -> None:
         task = event.task
         at = instant(recorded.at)
+        key = (task.task_id, *owner)
         self._rows.put(
-            task.task_id,
+            key,
             TaskRow(
-                task.task_id,
-                owner[0],
-                owner[1],
+                *key,
                 task.tenant_id,
                 task.task_type,
                 no_nul(task.title),
@@ -103,21 +102,23 @@ class Tasks:
     ) -> None:
         self._moved(recorded, event.task_id, "cancelled", owner)
 
-    def _reassigned(self, recorded: Recorded, event: ev.TaskReassigned, _: Owner) -> None:
-        row = self._rows.get(event.task_id)
+    def _reassigned(self, recorded: Recorded, event: ev.TaskReassigned, owner: Owner) -> None:
+        key = (event.task_id, *owner)
+        row = self._rows.get(key)
         if row is None:
             return
         row.assigned_to_type = event.assigned_to_type
         row.assigned_to_id = no_nul(event.assigned_to_id)
         row.updated_at = instant(recorded.at)
-        self._rows.put(event.task_id, row)
+        self._rows.put(key, row)
 
     def _moved(self, recorded: Recorded, task_id: str, status: str, owner: Owner) -> None:
-        row = self._rows.get(task_id)
+        key = (task_id, *owner)
+        row = self._rows.get(key)
         if row is None:
             return
         if row.status in OPEN and status not in OPEN:
             self._leads.task_closed(owner)
         row.status = status
         row.updated_at = instant(recorded.at)
-        self._rows.put(task_id, row)
+        self._rows.put(key, row)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from domain.errors import LeadlineError
-from projections.queries import Views, history
+from projections.queries import Views, history, task_by_id
 from projections.rebuild import rebuild
 from tests.support.projections_log import MemoryLog
 from tests.support.projections_story import LeadStory, Story, rejected
@@ -38,6 +38,14 @@ def test_tasks_are_filtered_by_whatever_is_asked(story: Story) -> None:
         (first, *_) = views.tasks()
         assert views.task(first["task_id"]) == first
         assert views.task("nobody's") is None
+
+
+def test_a_task_is_found_by_its_id_without_reading_every_row(story: Story) -> None:
+    with views_of(story) as views, views._reading() as reading:
+        compiled = task_by_id("t1").compile(reading, compile_kwargs={"literal_binds": True})
+        plan = reading.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}").fetchall()
+    scans = [step.detail for step in plan if step.detail.startswith("SCAN")]
+    assert scans == ["SCAN tasks USING COVERING INDEX sqlite_autoindex_tasks_1"]
 
 
 def test_dead_letters_are_filtered_by_whatever_is_asked(story: Story) -> None:
