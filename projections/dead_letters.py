@@ -7,8 +7,8 @@ from msgspec import Struct
 from domain import events as ev
 from domain.events import Recorded
 from projections import schema
-from projections.rows import Handlers, Owner, Rows
-from projections.schema import instant, maybe_instant, no_nul
+from projections.rows import Folds, Needs, Owner, Rows
+from projections.schema import maybe_instant, no_nul
 
 BY_MESSAGE = ("business_id", "lead_id", "message_id")
 
@@ -46,7 +46,7 @@ class DeadLetters:
         self.tables = (self.rows, self._subjects)
         #: (business id, lead id, message id) → dead letters of it that were being retried in this batch.
         self._retrying: dict[tuple[str | None, ...], list[str]] = {}
-        self.needs: Handlers = {
+        self.needs: Needs = {
             ev.MessageDeadLettered: self._will_need,
             ev.MessageRejected: self._will_need,
             ev.DeadLetterRetried: self._will_need,
@@ -58,7 +58,7 @@ class DeadLetters:
             ev.DuplicateDetected: self._will_need_redriven,
             ev.MessageCompleted: self._will_need_of_message,
         }
-        self.folds: Handlers = {
+        self.folds: Folds = {
             ev.MessageDeadLettered: self._dead_lettered,
             ev.MessageRejected: self._rejected,
             ev.DeadLetterRetried: self._retried,
@@ -78,25 +78,26 @@ class DeadLetters:
             if row.status == "retrying":
                 self._is_retried(row)
 
-    def _will_need(self, _: Recorded, event: ev.DeadLetterRetried, owner: Owner) -> None:
+    def _will_need(self, event: ev.DeadLetterRetried, owner: Owner) -> None:
         self.rows.will_need(event.dead_letter_id)
 
-    def _will_need_all(self, _: Recorded, event: ev.LeadResumed, owner: Owner) -> None:
+    def _will_need_all(self, event: ev.LeadResumed, owner: Owner) -> None:
         for dead_letter_id in event.dead_letter_ids:
             self.rows.will_need(dead_letter_id)
 
-    def _will_need_redriven(self, _: Recorded, event: ev.DuplicateDetected, owner: Owner) -> None:
+    def _will_need_redriven(self, event: ev.DuplicateDetected, owner: Owner) -> None:
         if event.redrive_of is not None:
             self.rows.will_need(event.redrive_of)
 
-    def _will_need_of_message(self, _: Recorded, event: ev.MessageCompleted, owner: Owner) -> None:
+    def _will_need_of_message(self, event: ev.MessageCompleted, owner: Owner) -> None:
         if event.dead_letter_id is not None:
             self.rows.will_need(event.dead_letter_id)
         elif event.run > 1:  # a first run was never retried
             self.rows.will_need_by(BY_MESSAGE, (owner[1], owner[0], event.message_id))
 
-    def _dead_lettered(self, recorded: Recorded, event: ev.MessageDeadLettered, owner: Owner) -> None:
-        at = instant(recorded.at)
+    def _dead_lettered(
+        self, recorded: Recorded, event: ev.MessageDeadLettered, owner: Owner, at: str
+    ) -> None:
         before = self.rows.get(event.dead_letter_id)
         self.rows.put(
             event.dead_letter_id,
@@ -121,8 +122,7 @@ class DeadLetters:
         _, business_token, lead_token = recorded.stream.split(":", 2)
         self._subject(event.dead_letter_id, business_token, lead_token)
 
-    def _rejected(self, recorded: Recorded, event: ev.MessageRejected, _: Owner) -> None:
-        at = instant(recorded.at)
+    def _rejected(self, recorded: Recorded, event: ev.MessageRejected, _: Owner, at: str) -> None:
         before = self.rows.get(event.dead_letter_id)
         self.rows.put(
             event.dead_letter_id,
@@ -148,38 +148,38 @@ class DeadLetters:
         if len(tokens) == 3:
             self._subject(event.dead_letter_id, no_nul(tokens[1]), no_nul(tokens[2]))
 
-    def _retried(self, recorded: Recorded, event: ev.DeadLetterRetried, _: Owner) -> None:
-        self._becomes(recorded, event.dead_letter_id, "retrying")
+    def _retried(self, recorded: Recorded, event: ev.DeadLetterRetried, _: Owner, at: str) -> None:
+        self._becomes(event.dead_letter_id, "retrying", at)
 
-    def _resumed(self, recorded: Recorded, event: ev.LeadResumed, _: Owner) -> None:
+    def _resumed(self, recorded: Recorded, event: ev.LeadResumed, _: Owner, at: str) -> None:
         for dead_letter_id in event.dead_letter_ids:
-            self._becomes(recorded, dead_letter_id, "retrying")
+            self._becomes(dead_letter_id, "retrying", at)
 
-    def _amended(self, recorded: Recorded, event: ev.DeadLetterAmended, _: Owner) -> None:
+    def _amended(self, recorded: Recorded, event: ev.DeadLetterAmended, _: Owner, at: str) -> None:
         row = self.rows.get(event.dead_letter_id)
         if row is not None:  # the payload stays the original: what was changed stands in the history
-            self._becomes(recorded, event.dead_letter_id, row.status)
+            self._becomes(event.dead_letter_id, row.status, at)
 
-    def _resolved(self, recorded: Recorded, event: ev.DeadLetterResolved, _: Owner) -> None:
+    def _resolved(self, recorded: Recorded, event: ev.DeadLetterResolved, _: Owner, at: str) -> None:
         settled = "retrying" if event.outcome == "retried" else "resolved"
-        self._becomes(recorded, event.dead_letter_id, settled)
+        self._becomes(event.dead_letter_id, settled, at)
 
-    def _discarded(self, recorded: Recorded, event: ev.DeadLetterDiscarded, _: Owner) -> None:
-        self._becomes(recorded, event.dead_letter_id, "discarded")
+    def _discarded(self, recorded: Recorded, event: ev.DeadLetterDiscarded, _: Owner, at: str) -> None:
+        self._becomes(event.dead_letter_id, "discarded", at)
 
     def _redriven(
-        self, recorded: Recorded, event: ev.MessageReceived | ev.DuplicateDetected, _: Owner
+        self, recorded: Recorded, event: ev.MessageReceived | ev.DuplicateDetected, _: Owner, at: str
     ) -> None:
         if event.redrive_of is not None:
-            self._becomes(recorded, event.redrive_of, "resolved")
+            self._becomes(event.redrive_of, "resolved", at)
 
-    def _completed(self, recorded: Recorded, event: ev.MessageCompleted, owner: Owner) -> None:
+    def _completed(self, recorded: Recorded, event: ev.MessageCompleted, owner: Owner, at: str) -> None:
         if event.dead_letter_id is not None:
             self._calls_made(event, event.dead_letter_id)
         for dead_letter_id in self._retrying.get((owner[1], owner[0], event.message_id), ()):
             row = self.rows.get(dead_letter_id)
             if row is not None and row.status == "retrying":
-                self._becomes(recorded, dead_letter_id, "resolved")
+                self._becomes(dead_letter_id, "resolved", at)
 
     def _calls_made(self, event: ev.MessageCompleted, dead_letter_id: str) -> None:
         """One row over all runs: the calls of the run that ended well count too."""
@@ -190,14 +190,14 @@ class DeadLetters:
             row.last_attempt_at = maybe_instant(event.last_attempt_at)
             self.rows.put(dead_letter_id, row)
 
-    def _becomes(self, recorded: Recorded, dead_letter_id: str, status: str) -> None:
+    def _becomes(self, dead_letter_id: str, status: str, at: str) -> None:
         row = self.rows.get(dead_letter_id)
         if row is None:
             return
         row.status = status
         if status == "retrying":
             self._is_retried(row)
-        row.updated_at = instant(recorded.at)
+        row.updated_at = at
         self.rows.put(dead_letter_id, row)
 
     def _is_retried(self, row: DeadLetterRow) -> None:

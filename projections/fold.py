@@ -7,8 +7,8 @@ the rows come out the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from domain import events as ev
 from domain.events import Event, Recorded
@@ -18,9 +18,12 @@ from projections.dead_letters import DeadLetters
 from projections.leads import Leads
 from projections.metrics import Metrics
 from projections.processed_messages import ProcessedMessages
-from projections.rows import Handler, Handlers, Owner, Rows
+from projections.rows import Owner, Rows
+from projections.schema import instant
 from projections.tasks import Tasks
 from projections.unfinished import Unfinished
+
+H = TypeVar("H")
 
 NOBODY: Owner = ("", "")
 
@@ -81,7 +84,7 @@ class Fold:
                 continue
             owner = owners[stream]
             for handler in handlers:
-                handler(recorded, event, owner)
+                handler(event, owner)
             if owner is NOBODY and type(event) is ev.DeadLetterResolved:
                 self._settled.append(event)
 
@@ -97,13 +100,18 @@ class Fold:
         self._unfinished.begins()
         folds = self._folds
         owners = self._owners
+        last, at = None, ""
         for recorded in batch:
             event = recorded.event
             handlers = folds.get(type(event))
-            if handlers is not None:
-                owner = owners[recorded.stream]
-                for handler in handlers:
-                    handler(recorded, event, owner)
+            if handlers is None:
+                continue
+            owner = owners[recorded.stream]
+            if recorded.at != last:  # what one decision records shares its time
+                last = recorded.at
+                at = instant(last)
+            for handler in handlers:
+                handler(recorded, event, owner, at)
         self._metrics.ends()
 
     def done(self) -> None:
@@ -124,7 +132,7 @@ class Fold:
         self._settled.clear()
 
 
-def _by_type(views: Sequence[Handlers]) -> dict[type[Event], tuple[Handler, ...]]:
+def _by_type(views: Sequence[Mapping[type[Event], H]]) -> dict[type[Event], tuple[H, ...]]:
     """Event type → its handlers, in the order of the views."""
     types = {kind for handlers in views for kind in handlers}
     return {kind: tuple(view[kind] for view in views if kind in view) for kind in types}

@@ -7,8 +7,7 @@ from msgspec import Struct
 from domain import events as ev
 from domain.events import Event, Recorded
 from projections import schema
-from projections.rows import Handlers, Owner, Rows
-from projections.schema import instant
+from projections.rows import Folds, Needs, Owner, Rows
 
 #: Most events are about leads that were just heard of: their rows stay in memory, about 1 KiB each.
 KEPT_LEADS = 20_000
@@ -39,12 +38,12 @@ class Leads:
         self.rows = Rows(schema.leads, LeadRow, kept=KEPT_LEADS)
         self._flags = Rows(schema.lead_flags, FlagsRow)
         self.tables = (self.rows, self._flags)
-        self.needs: Handlers = {
+        self.needs: Needs = {
             ev.MessageReceived: self.will_need,
             ev.LeadFlagged: self._will_need_flags,
             ev.LeadUnflagged: self._will_need_flags,
         }
-        self.folds: Handlers = {
+        self.folds: Folds = {
             ev.MessageReceived: self._received,
             ev.LeadFlagged: self._flagged,
             ev.LeadUnflagged: self._unflagged,
@@ -62,16 +61,15 @@ class Leads:
             row.open_tasks -= 1
             self.rows.put(owner, row)
 
-    def will_need(self, _: Recorded, event: Event, owner: Owner) -> None:
+    def will_need(self, event: Event, owner: Owner) -> None:
         """The event changes its lead's row."""
         self.rows.will_need(owner)
 
-    def _will_need_flags(self, _: Recorded, event: ev.LeadFlagged, owner: Owner) -> None:
+    def _will_need_flags(self, event: ev.LeadFlagged, owner: Owner) -> None:
         self.rows.will_need(owner)
         self._flags.will_need(owner)
 
-    def _received(self, recorded: Recorded, event: ev.MessageReceived, owner: Owner) -> None:
-        at = instant(recorded.at)
+    def _received(self, recorded: Recorded, event: ev.MessageReceived, owner: Owner, at: str) -> None:
         row = self.rows.get(owner)
         if row is None:
             row = LeadRow(*owner, event.tenant_id, 0, event.intent, False, 0, at, at)
@@ -81,10 +79,10 @@ class Leads:
         row.last_seen_at = at
         self.rows.put(owner, row)
 
-    def _flagged(self, _: Recorded, event: ev.LeadFlagged, owner: Owner) -> None:
+    def _flagged(self, _: Recorded, event: ev.LeadFlagged, owner: Owner, at: str) -> None:
         self._flag(owner, 1)
 
-    def _unflagged(self, _: Recorded, event: ev.LeadUnflagged, owner: Owner) -> None:
+    def _unflagged(self, _: Recorded, event: ev.LeadUnflagged, owner: Owner, at: str) -> None:
         self._flag(owner, -1)
 
     def _flag(self, owner: Owner, change: int) -> None:

@@ -17,7 +17,7 @@ from msgspec import Struct
 from domain import events as ev
 from domain.events import Recorded
 from projections import schema
-from projections.rows import Handlers, Owner, Rows
+from projections.rows import Folds, Needs, Owner, Rows
 
 #: Bounds of the histograms' buckets, in millionths of their unit; the bucket `+Inf` comes on top.
 SECONDS = (1_000, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000)
@@ -71,8 +71,8 @@ class Metrics:
         self._states: dict[str, int] = {}
         self._intents: set[str] = set()
         self._observed: dict[str, _Observed] = {}
-        self.needs: Handlers = {}
-        self.folds: Handlers = {
+        self.needs: Needs = {}
+        self.folds: Folds = {
             ev.MessageReceived: self._received,
             ev.DuplicateDetected: self._duplicate,
             ev.IntentDetected: self._intent,
@@ -115,15 +115,15 @@ class Metrics:
         for breaker, value in self._states.items():
             self._row("circuit_breaker_state", ("breaker", breaker)).value = value
 
-    def _received(self, _: Recorded, event: ev.MessageReceived, owner: Owner) -> None:
+    def _received(self, _: Recorded, event: ev.MessageReceived, owner: Owner, at: str) -> None:
         self._add("whatsapp_messages_received_total", ("business", owner[1]))
         if event.ai_latency_ms is not None:
             self._observe("ai_processing_seconds", min(LONGEST_US, round(event.ai_latency_ms * 1000)))
 
-    def _duplicate(self, _: Recorded, event: ev.DuplicateDetected, owner: Owner) -> None:
+    def _duplicate(self, _: Recorded, event: ev.DuplicateDetected, owner: Owner, at: str) -> None:
         self._add("message_duplicate_total")
 
-    def _intent(self, _: Recorded, event: ev.IntentDetected, owner: Owner) -> None:
+    def _intent(self, _: Recorded, event: ev.IntentDetected, owner: Owner, at: str) -> None:
         intent = event.intent
         if intent not in self._intents:
             if len(self._intents) < MAX_INTENTS:
@@ -133,38 +133,38 @@ class Metrics:
         self._add("ai_intent_detected_total", ("intent", intent))
         self._observe("ai_intent_confidence", round(event.confidence * 1_000_000))
 
-    def _executed(self, _: Recorded, event: ev.ActionExecuted, owner: Owner) -> None:
+    def _executed(self, _: Recorded, event: ev.ActionExecuted, owner: Owner, at: str) -> None:
         self._counted["whatsapp_action_executed_total", ("action", event.action, "outcome", "done")] += 1
 
-    def _failed(self, _: Recorded, event: ev.ActionFailed, owner: Owner) -> None:
+    def _failed(self, _: Recorded, event: ev.ActionFailed, owner: Owner, at: str) -> None:
         outcome = "unknown" if event.category == "outcome_unknown" else "failed"
         self._add("whatsapp_action_executed_total", ("action", event.action, "outcome", outcome))
 
-    def _compensated(self, _: Recorded, event: ev.ActionCompensated, owner: Owner) -> None:
+    def _compensated(self, _: Recorded, event: ev.ActionCompensated, owner: Owner, at: str) -> None:
         self._add("whatsapp_action_compensated_total", ("action", event.action))
 
-    def _completed(self, _: Recorded, event: ev.MessageCompleted, owner: Owner) -> None:
+    def _completed(self, _: Recorded, event: ev.MessageCompleted, owner: Owner, at: str) -> None:
         self._observe("message_processing_seconds", max(0, event.processing_us))
 
     def _dead_lettered(
-        self, _: Recorded, event: ev.MessageDeadLettered | ev.MessageRejected, owner: Owner
+        self, _: Recorded, event: ev.MessageDeadLettered | ev.MessageRejected, owner: Owner, at: str
     ) -> None:
         self._add("message_dlq_total", ("category", event.category))
 
-    def _opened(self, _: Recorded, event: ev.BreakerOpened, owner: Owner) -> None:
+    def _opened(self, _: Recorded, event: ev.BreakerOpened, owner: Owner, at: str) -> None:
         self._breaker(event.name, "open")
 
-    def _half_opened(self, _: Recorded, event: ev.BreakerHalfOpened, owner: Owner) -> None:
+    def _half_opened(self, _: Recorded, event: ev.BreakerHalfOpened, owner: Owner, at: str) -> None:
         self._breaker(event.name, "half_open")
 
-    def _closed(self, _: Recorded, event: ev.BreakerClosed, owner: Owner) -> None:
+    def _closed(self, _: Recorded, event: ev.BreakerClosed, owner: Owner, at: str) -> None:
         self._breaker(event.name, "closed")
 
-    def _rewound(self, _: Recorded, event: ev.StreamRewound, owner: Owner) -> None:
+    def _rewound(self, _: Recorded, event: ev.StreamRewound, owner: Owner, at: str) -> None:
         if not event.told:
             self._add("stream_rewound_total")
 
-    def _lost(self, _: Recorded, event: ev.MessagesLost, owner: Owner) -> None:
+    def _lost(self, _: Recorded, event: ev.MessagesLost, owner: Owner, at: str) -> None:
         self._add("messages_lost_total", by=event.count)
 
     def _breaker(self, name: str, state: str) -> None:

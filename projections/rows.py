@@ -20,9 +20,12 @@ R = TypeVar("R", bound=Struct)
 #: (lead id, business id) of a lead's stream; two empty texts for the other streams.
 Owner: TypeAlias = tuple[str, str]
 
-#: What a view does with one event: the envelope, the event itself, whose it is.
-Handler: TypeAlias = Callable[[Recorded, Any, Owner], None]
-Handlers: TypeAlias = Mapping[type[Event], Handler]
+#: What a view needs for one event: the event itself, whose it is.
+Need: TypeAlias = Callable[[Any, Owner], None]
+Needs: TypeAlias = Mapping[type[Event], Need]
+#: What a view does with one event: the envelope, the event itself, whose it is, when it was as the views keep times.
+Folding: TypeAlias = Callable[[Recorded, Any, Owner, str], None]
+Folds: TypeAlias = Mapping[type[Event], Folding]
 
 
 class Rows(Generic[R]):

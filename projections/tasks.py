@@ -9,7 +9,7 @@ from domain import events as ev
 from domain.events import Recorded
 from projections import schema
 from projections.leads import Leads
-from projections.rows import Handlers, Owner, Rows
+from projections.rows import Folds, Needs, Owner, Rows
 from projections.schema import instant, no_nul
 
 OPEN = ("pending", "in_progress")
@@ -43,7 +43,7 @@ class Tasks:
         self._leads = leads
         self._rows = Rows(schema.tasks, TaskRow)
         self.tables = (self._rows,)
-        self.needs: Handlers = {
+        self.needs: Needs = {
             ev.ActionExecuted: self._leads.will_need,
             ev.ReplyExpired: self._leads.will_need,
             ev.ActionCompensated: self._will_need,
@@ -52,7 +52,7 @@ class Tasks:
             ev.TaskCancelled: self._will_need,
             ev.TaskReassigned: self._will_need,
         }
-        self.folds: Handlers = {
+        self.folds: Folds = {
             ev.ActionExecuted: self._made,
             ev.ReplyExpired: self._made,
             ev.ActionCompensated: self._cancelled,
@@ -62,13 +62,14 @@ class Tasks:
             ev.TaskReassigned: self._reassigned,
         }
 
-    def _will_need(self, _: Recorded, event: ev.TaskStarted, owner: Owner) -> None:
+    def _will_need(self, event: ev.TaskStarted, owner: Owner) -> None:
         self._rows.will_need((event.task_id, *owner))
         self._leads.rows.will_need(owner)
 
-    def _made(self, recorded: Recorded, event: ev.ActionExecuted | ev.ReplyExpired, owner: Owner) -> None:
+    def _made(
+        self, recorded: Recorded, event: ev.ActionExecuted | ev.ReplyExpired, owner: Owner, at: str
+    ) -> None:
         task = event.task
-        at = instant(recorded.at)
         key = (task.task_id, *owner)
         self._rows.put(
             key,
@@ -91,28 +92,28 @@ class Tasks:
         )
         self._leads.task_opened(owner)
 
-    def _started(self, recorded: Recorded, event: ev.TaskStarted, owner: Owner) -> None:
-        self._moved(recorded, event.task_id, "in_progress", owner)
+    def _started(self, recorded: Recorded, event: ev.TaskStarted, owner: Owner, at: str) -> None:
+        self._moved(event.task_id, "in_progress", owner, at)
 
-    def _completed(self, recorded: Recorded, event: ev.TaskCompleted, owner: Owner) -> None:
-        self._moved(recorded, event.task_id, "completed", owner)
+    def _completed(self, recorded: Recorded, event: ev.TaskCompleted, owner: Owner, at: str) -> None:
+        self._moved(event.task_id, "completed", owner, at)
 
     def _cancelled(
-        self, recorded: Recorded, event: ev.TaskCancelled | ev.ActionCompensated, owner: Owner
+        self, recorded: Recorded, event: ev.TaskCancelled | ev.ActionCompensated, owner: Owner, at: str
     ) -> None:
-        self._moved(recorded, event.task_id, "cancelled", owner)
+        self._moved(event.task_id, "cancelled", owner, at)
 
-    def _reassigned(self, recorded: Recorded, event: ev.TaskReassigned, owner: Owner) -> None:
+    def _reassigned(self, recorded: Recorded, event: ev.TaskReassigned, owner: Owner, at: str) -> None:
         key = (event.task_id, *owner)
         row = self._rows.get(key)
         if row is None:
             return
         row.assigned_to_type = event.assigned_to_type
         row.assigned_to_id = no_nul(event.assigned_to_id)
-        row.updated_at = instant(recorded.at)
+        row.updated_at = at
         self._rows.put(key, row)
 
-    def _moved(self, recorded: Recorded, task_id: str, status: str, owner: Owner) -> None:
+    def _moved(self, task_id: str, status: str, owner: Owner, at: str) -> None:
         key = (task_id, *owner)
         row = self._rows.get(key)
         if row is None:
@@ -120,5 +121,5 @@ class Tasks:
         if row.status in OPEN and status not in OPEN:
             self._leads.task_closed(owner)
         row.status = status
-        row.updated_at = instant(recorded.at)
+        row.updated_at = at
         self._rows.put(key, row)

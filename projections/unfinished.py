@@ -8,11 +8,10 @@ from __future__ import annotations
 from msgspec import Struct
 
 from domain import events as ev
-from domain.events import Recorded
+from domain.events import Place, Recorded
 from domain.tokens import lead_of_stream
 from projections import schema
-from projections.rows import Handlers, Owner, Rows
-from projections.schema import instant
+from projections.rows import Folds, Needs, Owner, Rows
 
 BY_LEAD = ("lead_id", "business_id")
 
@@ -52,7 +51,7 @@ class Unfinished:
         self.tables = (self.rows,)
         #: Lead → its rows that are known, removed ones among them; made when a batch first asks for it.
         self._by_lead: dict[Owner, set[tuple[str, str, str]]] | None = None
-        self.needs: Handlers = {
+        self.needs: Needs = {
             ev.MessageReceived: self._will_make,
             ev.ActionStarted: self._will_need,
             ev.ActionDeferred: self._will_need,
@@ -64,7 +63,7 @@ class Unfinished:
             ev.LeadStopped: self._will_need_lead,
             ev.LeadResumed: self._will_need_lead,
         }
-        self.folds: Handlers = {
+        self.folds: Folds = {
             ev.MessageReceived: self._received,
             ev.ActionStarted: self._started,
             ev.ActionDeferred: self._deferred,
@@ -81,67 +80,67 @@ class Unfinished:
         """What the batch needs is loaded."""
         self._by_lead = None
 
-    def _will_make(self, _: Recorded, event: ev.MessageReceived, owner: Owner) -> None:
+    def _will_make(self, event: ev.MessageReceived, owner: Owner) -> None:
         self.rows.will_make((*owner, event.message_id))
 
-    def _will_need(self, _: Recorded, event: ev.ActionStarted, owner: Owner) -> None:
+    def _will_need(self, event: ev.ActionStarted, owner: Owner) -> None:
         self.rows.will_need((*owner, event.message_id))
 
-    def _will_need_lead(self, _: Recorded, event: ev.LeadStopped, owner: Owner) -> None:
+    def _will_need_lead(self, event: ev.LeadStopped, owner: Owner) -> None:
         self.rows.will_need_by(BY_LEAD, _owner_of(event.lead_stream))
 
-    def _will_need_if_held(self, _: Recorded, event: ev.MessageCompleted, owner: Owner) -> None:
+    def _will_need_if_held(self, event: ev.MessageCompleted, owner: Owner) -> None:
         if event.dead_letter_id is not None:
             self.rows.will_need_by(BY_LEAD, owner)
 
-    def _will_need_mates(self, recorded: Recorded, event: ev.DeadLetterResolved, owner: Owner) -> None:
+    def _will_need_mates(self, event: ev.DeadLetterResolved, owner: Owner) -> None:
         """Other messages of the lead may wait behind this one, or will."""
         if owner[0]:
             self.rows.will_need_by(BY_LEAD, owner)
 
-    def _received(self, recorded: Recorded, event: ev.MessageReceived, owner: Owner) -> None:
-        self._begins(recorded, event.message_id, owner, event.behind)
+    def _received(self, recorded: Recorded, event: ev.MessageReceived, owner: Owner, at: str) -> None:
+        self._begins(recorded.place, event.message_id, owner, event.behind, at)
 
-    def _started(self, _: Recorded, event: ev.ActionStarted, owner: Owner) -> None:
+    def _started(self, _: Recorded, event: ev.ActionStarted, owner: Owner, at: str) -> None:
         undoing = "undoing " if event.undo else ""
         self._waits((*owner, event.message_id), f"outcome of {undoing}{event.action}")
 
-    def _deferred(self, _: Recorded, event: ev.ActionDeferred, owner: Owner) -> None:
+    def _deferred(self, _: Recorded, event: ev.ActionDeferred, owner: Owner, at: str) -> None:
         target = event.target or event.action
         reasons = {"breaker": f"breaker {target}", "busy": f"a turn at {target}", "retry": RETRY}
         reason = reasons.get(event.reason, TARGET_CONFIGURATION)
         self._waits((*owner, event.message_id), reason)
 
-    def _ended(self, _: Recorded, event: ev.MessageCompleted, owner: Owner) -> None:
+    def _ended(self, _: Recorded, event: ev.MessageCompleted, owner: Owner, at: str) -> None:
         self.rows.remove((*owner, event.message_id))
         if event.dead_letter_id is not None:
             self._let_go(event.dead_letter_id, owner)
 
-    def _dead_lettered(self, _: Recorded, event: ev.MessageDeadLettered, owner: Owner) -> None:
+    def _dead_lettered(self, _: Recorded, event: ev.MessageDeadLettered, owner: Owner, at: str) -> None:
         self.rows.remove((*owner, event.message_id))
         if event.parks:
             self._all_wait(owner, f"{DEAD_LETTER}{event.dead_letter_id}")
         else:
             self._let_go(event.dead_letter_id, owner)
 
-    def _retried(self, recorded: Recorded, event: ev.DeadLetterRetried, owner: Owner) -> None:
+    def _retried(self, recorded: Recorded, event: ev.DeadLetterRetried, owner: Owner, at: str) -> None:
         """A message joins the end of its lead's queue; a reject only when it is received."""
         if owner[0] and event.message_id is not None:
-            self._begins(recorded, event.message_id, owner, event.behind)
+            self._begins(recorded.place, event.message_id, owner, event.behind, at)
 
-    def _resolved(self, recorded: Recorded, event: ev.DeadLetterResolved, owner: Owner) -> None:
+    def _resolved(self, recorded: Recorded, event: ev.DeadLetterResolved, owner: Owner, at: str) -> None:
         if not event.requeued:
             self._let_go(event.dead_letter_id, owner)
         elif owner[0] and event.message_id is not None:
-            self._begins(recorded, event.message_id, owner, event.behind)
+            self._begins(recorded.place, event.message_id, owner, event.behind, at)
 
-    def _discarded(self, _: Recorded, event: ev.DeadLetterDiscarded, owner: Owner) -> None:
+    def _discarded(self, _: Recorded, event: ev.DeadLetterDiscarded, owner: Owner, at: str) -> None:
         self._let_go(event.dead_letter_id, owner)
 
-    def _stopped(self, _: Recorded, event: ev.LeadStopped, owner: Owner) -> None:
+    def _stopped(self, _: Recorded, event: ev.LeadStopped, owner: Owner, at: str) -> None:
         self._all_wait(_owner_of(event.lead_stream), LEAD_RESUME)
 
-    def _resumed(self, _: Recorded, event: ev.LeadResumed, owner: Owner) -> None:
+    def _resumed(self, _: Recorded, event: ev.LeadResumed, owner: Owner, at: str) -> None:
         self._all_wait(_owner_of(event.lead_stream), ITS_TURN)
 
     def _all_wait(self, owner: Owner, what: str) -> None:
@@ -164,14 +163,16 @@ class Unfinished:
         found = ((key, self.rows.get(key)) for key in self._by_lead.get(owner, ()))
         return [(key, row) for key, row in found if row is not None]
 
-    def _begins(self, recorded: Recorded, message_id: str, owner: Owner, behind: str | None) -> None:
+    def _begins(
+        self, place: Place | None, message_id: str, owner: Owner, behind: str | None, at: str
+    ) -> None:
         if self._by_lead is not None:
             self._by_lead.setdefault(owner, set()).add((*owner, message_id))
         waiting_for = ITS_TURN if behind is None else f"{DEAD_LETTER}{behind}"
-        partition = recorded.place.partition if recorded.place is not None else None
+        partition = place.partition if place is not None else None
         self.rows.put(
             (*owner, message_id),
-            UnfinishedRow(*owner, partition, message_id, instant(recorded.at), waiting_for),
+            UnfinishedRow(*owner, partition, message_id, at, waiting_for),
         )
 
     def _waits(self, key: tuple[str, str, str], what: str) -> None:
