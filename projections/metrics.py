@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
-from collections import defaultdict
-from typing import TypeAlias
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from itertools import accumulate
+from typing import TypeAlias, TypeVar
 
 from msgspec import Struct
 
@@ -38,6 +40,7 @@ OTHER_INTENTS = "(other)"
 
 BREAKER_STATES = {"closed": 0, "half_open": 1, "open": 2}
 
+N = TypeVar("N", bound=float)
 
 #: Names and values in turn, names sorted.
 Labels: TypeAlias = tuple[str, ...]
@@ -49,28 +52,24 @@ class MetricRow(Struct, gc=False):
     value: int
 
 
-class _Observed:
-    """One histogram's observations in a batch, each in the one bucket it falls into first."""
-
-    __slots__ = ("bounds", "buckets", "total")
-
-    def __init__(self, bounds: tuple[int, ...]) -> None:
-        self.bounds = bounds
-        self.buckets = [0] * (len(bounds) + 1)
-        self.total = 0
-
-
 class Metrics:
     """Folds the view. The table is small, and kept whole between batches."""
 
     def __init__(self) -> None:
         self._rows = Rows(schema.metrics, MetricRow, whole=True)
         self.tables = (self._rows,)
-        #: What the batch adds to each counter, and the last state of each breaker.
+        #: What the batch adds to the rarer counters, and the last state of each breaker.
         self._counted: defaultdict[tuple[str, Labels], int] = defaultdict(int)
         self._states: dict[str, int] = {}
-        self._intents: set[str] = set()
-        self._observed: dict[str, _Observed] = {}
+        # Of what each message brings, one a time: counted once a batch, by the interpreter's own code.
+        self._businesses: list[str] = []
+        self._intents: list[str] = []
+        self._done: list[str] = []
+        self._confidences: list[float] = []
+        self._latencies_ms: list[float] = []
+        self._processing_us: list[int] = []
+        #: Labels as the view keeps them: the same few each time.
+        self._texts: dict[Labels, str] = {}
         self.needs: Needs = {}
         self.folds: Folds = {
             ev.MessageReceived: self._received,
@@ -90,51 +89,45 @@ class Metrics:
         }
 
     def begins(self) -> None:
-        """The table is loaded: which intents have a label of their own follows from it."""
-        self._counted = defaultdict(int)
-        self._states = {}
-        self._observed = {name: _Observed(bounds) for name, bounds in BUCKETS.items()}
-        name = "ai_intent_detected_total"
-        self._intents = {json.loads(labels)["intent"] for n, labels in self._rows.known if n == name}
+        """Nothing of an earlier batch is left, also where that failed."""
+        self._counted.clear()
+        self._states.clear()
+        each = (self._businesses, self._intents, self._done)
+        for brought in (*each, self._confidences, self._latencies_ms, self._processing_us):
+            brought.clear()
 
     def ends(self) -> None:
-        """The batch is folded: what it counted goes into the rows, an observation into every bucket it fits."""
-        for name, observed in self._observed.items():
-            count = 0
-            for bound, in_bucket in zip((*observed.bounds, None), observed.buckets, strict=True):
-                count += in_bucket
-                if count:
-                    le = "+Inf" if bound is None else bound_text(bound)
-                    self._add(f"{name}_bucket", ("le", le), by=count)
-            if count:
-                self._add(f"{name}_count", by=count)
-                self._add(f"{name}_sum", by=observed.total)
+        """The batch is folded, and the table is loaded: what it counted goes into the rows."""
+        for business, by in Counter(self._businesses).items():
+            self._add("whatsapp_messages_received_total", ("business", business), by)
+        for action, by in Counter(self._done).items():
+            self._add("whatsapp_action_executed_total", ("action", action, "outcome", "done"), by)
+        self._observe("ai_intent_confidence", self._confidences, lambda one: round(one * 1_000_000))
+        self._observe(
+            "ai_processing_seconds", self._latencies_ms, lambda ms: min(LONGEST_US, round(ms * 1000))
+        )
+        self._observe("message_processing_seconds", self._processing_us, lambda us: max(0, us))
         for (name, labels), by in self._counted.items():
-            row = self._row(name, labels)
-            row.value = min(MAX_VALUE, row.value + by)
+            self._count(name, labels, by)
+        for intent, by in Counter(self._intents).items():
+            self._count("ai_intent_detected_total", ("intent", self._label_of(intent)), by)
         for breaker, value in self._states.items():
             self._row("circuit_breaker_state", ("breaker", breaker)).value = value
 
     def _received(self, _: Recorded, event: ev.MessageReceived, owner: Owner, at: str) -> None:
-        self._add("whatsapp_messages_received_total", ("business", owner[1]))
+        self._businesses.append(owner[1])
         if event.ai_latency_ms is not None:
-            self._observe("ai_processing_seconds", min(LONGEST_US, round(event.ai_latency_ms * 1000)))
+            self._latencies_ms.append(event.ai_latency_ms)
 
     def _duplicate(self, _: Recorded, event: ev.DuplicateDetected, owner: Owner, at: str) -> None:
         self._add("message_duplicate_total")
 
     def _intent(self, _: Recorded, event: ev.IntentDetected, owner: Owner, at: str) -> None:
-        intent = event.intent
-        if intent not in self._intents:
-            if len(self._intents) < MAX_INTENTS:
-                self._intents.add(intent)
-            else:
-                intent = OTHER_INTENTS
-        self._add("ai_intent_detected_total", ("intent", intent))
-        self._observe("ai_intent_confidence", round(event.confidence * 1_000_000))
+        self._intents.append(event.intent)
+        self._confidences.append(event.confidence)
 
     def _executed(self, _: Recorded, event: ev.ActionExecuted, owner: Owner, at: str) -> None:
-        self._counted["whatsapp_action_executed_total", ("action", event.action, "outcome", "done")] += 1
+        self._done.append(event.action)
 
     def _failed(self, _: Recorded, event: ev.ActionFailed, owner: Owner, at: str) -> None:
         outcome = "unknown" if event.category == "outcome_unknown" else "failed"
@@ -144,7 +137,7 @@ class Metrics:
         self._add("whatsapp_action_compensated_total", ("action", event.action))
 
     def _completed(self, _: Recorded, event: ev.MessageCompleted, owner: Owner, at: str) -> None:
-        self._observe("message_processing_seconds", max(0, event.processing_us))
+        self._processing_us.append(event.processing_us)
 
     def _dead_lettered(
         self, _: Recorded, event: ev.MessageDeadLettered | ev.MessageRejected, owner: Owner, at: str
@@ -170,16 +163,46 @@ class Metrics:
     def _breaker(self, name: str, state: str) -> None:
         self._states[name] = BREAKER_STATES[state]
 
-    def _observe(self, name: str, millionths: int) -> None:
-        observed = self._observed[name]
-        observed.total += millionths
-        observed.buckets[bisect_left(observed.bounds, millionths)] += 1
+    def _observe(self, name: str, values: list[N], in_millionths: Callable[[N], int]) -> None:
+        """Each value into every bucket it fits."""
+        if not values:
+            return
+        bounds = BUCKETS[name]
+        first_fits = [0] * (len(bounds) + 1)
+        total = 0
+        for value, times in Counter(values).items():
+            millionths = in_millionths(value)
+            total += millionths * times
+            first_fits[bisect_left(bounds, millionths)] += times
+        for bound, count in zip((*bounds, None), accumulate(first_fits), strict=True):
+            if count:
+                self._add(f"{name}_bucket", ("le", "+Inf" if bound is None else bound_text(bound)), count)
+        self._add(f"{name}_count", by=len(values))
+        self._add(f"{name}_sum", by=total)
 
     def _add(self, name: str, labels: Labels = (), by: int = 1) -> None:
         self._counted[name, labels] += by
 
+    def _count(self, name: str, labels: Labels, by: int) -> None:
+        row = self._row(name, labels)
+        row.value = min(MAX_VALUE, row.value + by)
+
+    def _label_of(self, intent: str) -> str:
+        """An intent's own label, while there are not too many."""
+        name = "ai_intent_detected_total"
+        if (name, self._text(("intent", intent))) in self._rows.known:
+            return intent
+        labelled = sum(known == name for known, _ in self._rows.known)
+        return intent if labelled < MAX_INTENTS else OTHER_INTENTS
+
+    def _text(self, labels: Labels) -> str:
+        text = self._texts.get(labels)
+        if text is None:
+            text = self._texts[labels] = labels_text(labels)
+        return text
+
     def _row(self, name: str, labels: Labels) -> MetricRow:
-        key = (name, labels_text(labels))
+        key = (name, self._text(labels))
         row = self._rows.get(key) or MetricRow(*key, 0)
         self._rows.put(key, row)
         return row
