@@ -75,7 +75,7 @@ class DeadLetters:
         """What the batch needs is loaded."""
         self._retrying.clear()
         for row in self.rows.known.values():
-            if row.status == "retrying":
+            if row is not None and row.status == "retrying":
                 self._is_retried(row)
 
     def _will_need(self, event: ev.DeadLetterRetried, owner: Owner) -> None:
@@ -188,7 +188,7 @@ class DeadLetters:
             row.attempt_count = event.attempts
             row.first_attempt_at = maybe_instant(event.first_attempt_at)
             row.last_attempt_at = maybe_instant(event.last_attempt_at)
-            self.rows.put(dead_letter_id, row)
+            self.rows.touch(dead_letter_id, row)
 
     def _becomes(self, dead_letter_id: str, status: str, at: str) -> None:
         row = self.rows.get(dead_letter_id)
@@ -198,7 +198,7 @@ class DeadLetters:
         if status == "retrying":
             self._is_retried(row)
         row.updated_at = at
-        self.rows.put(dead_letter_id, row)
+        self.rows.touch(dead_letter_id, row)
 
     def _is_retried(self, row: DeadLetterRow) -> None:
         self._retrying.setdefault((row.business_id, row.lead_id, row.message_id), []).append(row.id)

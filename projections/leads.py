@@ -53,13 +53,13 @@ class Leads:
         row = self.rows.get(owner)
         if row is not None:
             row.open_tasks += 1
-            self.rows.put(owner, row)
+            self.rows.touch(owner, row)
 
     def task_closed(self, owner: Owner) -> None:
         row = self.rows.get(owner)
         if row is not None:
             row.open_tasks -= 1
-            self.rows.put(owner, row)
+            self.rows.touch(owner, row)
 
     def will_need(self, event: Event, owner: Owner) -> None:
         """The event changes its lead's row."""
@@ -92,4 +92,4 @@ class Leads:
         row = self.rows.get(owner)
         if row is not None:
             row.flagged = flags.flags > 0
-            self.rows.put(owner, row)
+            self.rows.touch(owner, row)

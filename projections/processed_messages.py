@@ -125,7 +125,7 @@ class ProcessedMessages:
         row.processing_status = "retrying"
         row.disposition = "in_progress"
         row.processed_at = None
-        self._rows.put(key, row)
+        self._rows.touch(key, row)
 
     def _ends(self, key: tuple[str, ...], status: str, disposition: str, at: str) -> None:
         row = self._rows.get(key)
@@ -134,7 +134,7 @@ class ProcessedMessages:
         row.processing_status = status
         row.disposition = disposition
         row.processed_at = at
-        self._rows.put(key, row)
+        self._rows.touch(key, row)
 
     def _key_of_dead_letter(self, dead_letter_id: str) -> tuple[str, str, str] | None:
         row = self._dead_letters.rows.get(dead_letter_id)

@@ -32,9 +32,9 @@ class Rows(Generic[R]):
     """What is known of one table. `row` has the table's columns as fields, in their order."""
 
     __slots__ = (
-        "_made",
         "_worth",
         "changed",
+        "get",
         "kept",
         "known",
         "loaded",
@@ -64,36 +64,38 @@ class Rows(Generic[R]):
         self.loaded = False
         #: So many rows stay known from batch to batch, where the same ones come again and again.
         self.kept = kept
-        self.known: dict[Any, R] = {}
+        #: None where there is no row, or none that matters.
+        self.known: dict[Any, R | None] = {}
+        #: The row as it stands; None if there is none. The dict's own method: it is asked for with every event.
+        self.get: Callable[[Any], R | None] = self.known.get
         self.wanted: set[Any] = set()
         #: Columns → their values, where the batch needs rows by something else than the key.
         self.wanted_by: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
         self.changed: dict[Any, R] = {}
         self.removed: dict[Any, None] = {}
-        self._made: set[Any] = set()
 
     def will_need(self, key: Any) -> None:
         """The fold will ask for the row as it stands."""
-        if key not in self._made and key not in self.known:
+        if key not in self.known:
             self.wanted.add(key)
 
     def will_make(self, key: Any) -> None:
         """The fold will put the row whatever stands there: no need to load it."""
-        if key not in self.wanted:
-            self._made.add(key)
+        self.known.setdefault(key, None)
 
     def will_need_by(self, columns: tuple[str, ...], values: tuple[str, ...]) -> None:
         """The fold will ask for all rows that have these values in these columns."""
         self.wanted_by.setdefault(columns, set()).add(values)
 
-    def get(self, key: Any) -> R | None:
-        return self.known.get(key)
-
     def put(self, key: Any, row: R) -> None:
-        """A new row, or one changed in place."""
+        """A row that may be new."""
         self.known[key] = self.changed[key] = row
         if self.removed:
             self.removed.pop(key, None)
+
+    def touch(self, key: Any, row: R) -> None:
+        """A row that was asked for, and changed in place."""
+        self.changed[key] = row
 
     def remove(self, key: Any) -> None:
         self.known.pop(key, None)
@@ -112,7 +114,6 @@ class Rows(Generic[R]):
         self.wanted_by.clear()
         self.changed.clear()
         self.removed.clear()
-        self._made.clear()
 
     def forget(self) -> None:
         """The batch is not written, or somebody else has written: nothing that is known can be trusted."""

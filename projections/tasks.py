@@ -111,7 +111,7 @@ class Tasks:
         row.assigned_to_type = event.assigned_to_type
         row.assigned_to_id = no_nul(event.assigned_to_id)
         row.updated_at = at
-        self._rows.put(key, row)
+        self._rows.touch(key, row)
 
     def _moved(self, task_id: str, status: str, owner: Owner, at: str) -> None:
         key = (task_id, *owner)
@@ -122,4 +122,4 @@ class Tasks:
             self._leads.task_closed(owner)
         row.status = status
         row.updated_at = at
-        self._rows.put(key, row)
+        self._rows.touch(key, row)

@@ -179,7 +179,7 @@ class Unfinished:
         row = self.rows.get(key)
         if row is not None:
             row.waiting_for = what
-            self.rows.put(key, row)
+            self.rows.touch(key, row)
 
 
 def _owner_of(lead_stream: str) -> Owner:
