@@ -5,7 +5,7 @@ The readers' side of stop 4; nothing is written here.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ class EventStore:
         skips = self.skips()
         while True:
             rows = self._rows(after, limit, kinds)
-            events = _readable(rows, skips)
+            events = codec.decode_rows(_unskipped(rows, skips))
             if events or not rows:
                 return events
             after = rows[-1][0]  # all of them are skipped
@@ -192,17 +192,7 @@ class EventStore:
         self._recorder.datastore.close()
 
 
-def _readable(rows: Iterable[tuple[Any, ...]], skips: Skips) -> list[Recorded]:
-    """The rows up to the first that cannot be read; raises only where that is the very first."""
-    events: list[Recorded] = []
-    decode, any_skipped = codec.decode, bool(skips)
-    for position, stream, version, topic, state in rows:
-        if any_skipped and skips.cover(position, stream, topic, state):
-            continue
-        try:
-            events.append(decode(topic, state, stream, version, position))
-        except Exception:
-            if not events:
-                raise
-            break
-    return events
+def _unskipped(rows: Sequence[tuple[Any, ...]], skips: Skips) -> Sequence[tuple[Any, ...]]:
+    if not skips:
+        return rows
+    return [row for row in rows if not skips.cover(row[0], row[1], row[3], row[4])]

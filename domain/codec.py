@@ -6,7 +6,7 @@ next name and shape, until a name in `STORED_NAMES` is reached.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
@@ -89,6 +89,36 @@ def decode(
         stored.place,
         position,
     )
+
+
+def decode_rows(rows: Sequence[tuple[Any, ...]]) -> list[Recorded]:
+    """The events of rows (position, stream, version, name, state) up to the first that cannot be read.
+
+    Raises `UnknownEventError` only where that is the very first. In one loop: a call for each takes a quarter more.
+    """
+    events: list[Recorded] = []
+    append, decoders = events.append, _decoders
+    try:
+        for position, stream, version, name, state in rows:
+            s = decoders[name].decode(state)
+            append(
+                Recorded(
+                    stream, version, s.event, s.id, s.at, s.cause, s.correlation, s.trace, s.place, position
+                )
+            )
+    except Exception:  # an old name, or one that cannot be read: `decode` knows, and says which
+        _decode_others(rows, events)
+    return events
+
+
+def _decode_others(rows: Sequence[tuple[Any, ...]], events: list[Recorded]) -> None:
+    for position, stream, version, name, state in rows[len(events) :]:
+        try:
+            events.append(decode(name, state, stream, version, position))
+        except UnknownEventError:
+            if not events:
+                raise
+            return
 
 
 def event_id_of(state: bytes) -> str:

@@ -7,8 +7,8 @@ the rows come out the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias, TypeVar
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
 
 from domain import events as ev
 from domain.events import Event, Recorded
@@ -18,12 +18,10 @@ from projections.dead_letters import DeadLetters
 from projections.leads import Leads
 from projections.metrics import Metrics
 from projections.processed_messages import ProcessedMessages
-from projections.rows import Owner, Rows
+from projections.rows import Folding, Folds, Need, Needs, Owner, Rows
 from projections.schema import instant
 from projections.tasks import Tasks
 from projections.unfinished import Unfinished
-
-H = TypeVar("H")
 
 NOBODY: Owner = ("", "")
 
@@ -54,10 +52,10 @@ class Fold:
             self._unfinished,
         )
         views = {"all": (*work, *outcomes), "work": work, "outcomes": outcomes}[part]
-        self._needs = _by_type([view.needs for view in views])
-        self._folds = _by_type([view.folds for view in views])
+        #: Event type → what its views need, and what they do, in the order of the views.
+        self._handlers = _by_type([view.needs for view in views], [view.folds for view in views])
         #: What has to be read; None where it is everything.
-        self.kinds = frozenset((*self._needs, *self._folds)) if part == "work" else None
+        self.kinds = frozenset(self._handlers) if part == "work" else None
         #: Loaded first: what else is needed hangs on them.
         self.first_tables: Sequence[Rows[Any]] = self._dead_letters.tables if part != "work" else ()
         self.other_tables: Sequence[Rows[Any]] = tuple(
@@ -65,6 +63,8 @@ class Fold:
         )
         self._owners: dict[str, Owner] = {}
         self._settled: list[ev.DeadLetterResolved] = []
+        #: The batch's events that some view listens to, with what is known of them.
+        self._heard: list[tuple[tuple[Folding, ...], Recorded, Event, Owner]] = []
 
     @property
     def tables(self) -> Sequence[Rows[Any]]:
@@ -72,19 +72,21 @@ class Fold:
 
     def collect(self, batch: Sequence[Recorded]) -> None:
         """Ask for the rows that the batch needs as they stand."""
-        needs = self._needs
-        owners = self._owners
+        handlers, owners, heard = self._handlers, self._owners, self._heard
+        last, owner = None, NOBODY
         for recorded in batch:
-            stream = recorded.stream
-            if stream not in owners:
-                owners[stream] = _owner_of(stream)
             event = recorded.event
-            handlers = needs.get(type(event))
-            if handlers is None:
+            handled = handlers.get(type(event))
+            if handled is None:
                 continue
-            owner = owners[stream]
-            for handler in handlers:
-                handler(event, owner)
+            stream = recorded.stream
+            if stream != last:  # what one decision records stands together
+                last = stream
+                owner = owners.get(stream) or owners.setdefault(stream, _owner_of(stream))
+            needs, folds = handled
+            for need in needs:
+                need(event, owner)
+            heard.append((folds, recorded, event, owner))
             if owner is NOBODY and type(event) is ev.DeadLetterResolved:
                 self._settled.append(event)
 
@@ -93,25 +95,18 @@ class Fold:
         for event in self._settled:
             self._processed.needs_of_dead_letter(event)
 
-    def apply(self, batch: Sequence[Recorded]) -> None:
-        """Fold the batch. What it needs is loaded."""
+    def apply(self) -> None:
+        """Fold the collected batch. What it needs is loaded."""
         self._dead_letters.begins()
         self._metrics.begins()
         self._unfinished.begins()
-        folds = self._folds
-        owners = self._owners
         last, at = None, ""
-        for recorded in batch:
-            event = recorded.event
-            handlers = folds.get(type(event))
-            if handlers is None:
-                continue
-            owner = owners[recorded.stream]
+        for folds, recorded, event, owner in self._heard:
             if recorded.at != last:  # what one decision records shares its time
                 last = recorded.at
                 at = instant(last)
-            for handler in handlers:
-                handler(recorded, event, owner, at)
+            for fold in folds:
+                fold(recorded, event, owner, at)
         self._metrics.ends()
 
     def done(self) -> None:
@@ -130,12 +125,20 @@ class Fold:
         if len(self._owners) > KEPT_OWNERS:
             self._owners.clear()
         self._settled.clear()
+        self._heard.clear()
 
 
-def _by_type(views: Sequence[Mapping[type[Event], H]]) -> dict[type[Event], tuple[H, ...]]:
-    """Event type → its handlers, in the order of the views."""
-    types = {kind for handlers in views for kind in handlers}
-    return {kind: tuple(view[kind] for view in views if kind in view) for kind in types}
+def _by_type(
+    needs: Sequence[Needs], folds: Sequence[Folds]
+) -> dict[type[Event], tuple[tuple[Need, ...], tuple[Folding, ...]]]:
+    types = {kind for handlers in (*needs, *folds) for kind in handlers}
+    return {
+        kind: (
+            tuple(view[kind] for view in needs if kind in view),
+            tuple(view[kind] for view in folds if kind in view),
+        )
+        for kind in types
+    }
 
 
 def _owner_of(stream: str) -> Owner:

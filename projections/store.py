@@ -101,7 +101,7 @@ class ViewsStore:
                 self._load(connection, fold.first_tables)
                 fold.collect_more()
                 self._load(connection, fold.other_tables)
-                fold.apply(batch)
+                fold.apply()
                 for rows in fold.tables:
                     self._write(connection, rows)
                 self._write_standing(connection, after)
