@@ -243,8 +243,7 @@ class JournalActor(ThreadingActor):
         if appends:
             self._commit(appends)
         others = [e for e in batch if type(e.message) is not Append]
-        kept = [e.message for e in others if isinstance(e.message, Snapshot)]
-        if kept:
+        if kept := [e.message for e in others if isinstance(e.message, Snapshot)]:
             self._keep(kept)
         for envelope in others:
             message = envelope.message
