@@ -32,6 +32,7 @@ class Rows(Generic[R]):
     """What is known of one table. `row` has the table's columns as fields, in their order."""
 
     __slots__ = (
+        "_needed",
         "_worth",
         "changed",
         "get",
@@ -41,9 +42,9 @@ class Rows(Generic[R]):
         "removed",
         "row",
         "table",
-        "wanted",
         "wanted_by",
         "whole",
+        "will_need",
     )
 
     def __init__(
@@ -66,22 +67,26 @@ class Rows(Generic[R]):
         self.kept = kept
         #: None where there is no row, or none that matters.
         self.known: dict[Any, R | None] = {}
-        #: The row as it stands; None if there is none. The dict's own method: it is asked for with every event.
+        # The containers' own methods: what is called with every event is spared a call each.
+        #: The row as it stands; None if there is none.
         self.get: Callable[[Any], R | None] = self.known.get
-        self.wanted: set[Any] = set()
+        self._needed: set[Any] = set()
+        #: The fold will ask for the row of this key as it stands.
+        self.will_need: Callable[[Any], None] = self._needed.add
         #: Columns → their values, where the batch needs rows by something else than the key.
         self.wanted_by: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
         self.changed: dict[Any, R] = {}
         self.removed: dict[Any, None] = {}
 
-    def will_need(self, key: Any) -> None:
-        """The fold will ask for the row as it stands."""
-        if key not in self.known:
-            self.wanted.add(key)
-
     def will_make(self, key: Any) -> None:
-        """The fold will put the row whatever stands there: no need to load it."""
-        self.known.setdefault(key, None)
+        """The fold will put the row whatever stands there: no need to load it for what comes after."""
+        if key not in self._needed:
+            self.known.setdefault(key, None)
+
+    @property
+    def wanted(self) -> set[Any]:
+        """Keys of the rows to be loaded."""
+        return self._needed.difference(self.known)
 
     def will_need_by(self, columns: tuple[str, ...], values: tuple[str, ...]) -> None:
         """The fold will ask for all rows that have these values in these columns."""
@@ -110,7 +115,7 @@ class Rows(Generic[R]):
         """The batch is written."""
         if not self.whole:
             self._forget_some()
-        self.wanted.clear()
+        self._needed.clear()
         self.wanted_by.clear()
         self.changed.clear()
         self.removed.clear()

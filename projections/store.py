@@ -49,6 +49,8 @@ class ViewsStore:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._statements = {table.name: Statements(table, engine) for table in schema.metadata.sorted_tables}
+        #: Built once: SQLAlchemy takes longer to make a statement than SQLite to answer this one.
+        self._read_standing = str(sa.select(schema.views_meta).compile(engine))
 
     def create(self, store_id: str, *, indexes: bool = True) -> ViewsPosition:
         """Make the tables of a database that has none, and stand before the first event."""
@@ -123,7 +125,8 @@ class ViewsStore:
         self.engine.dispose()
 
     def _expect(self, connection: Connection, expected: ViewsPosition) -> None:
-        found = read_standing(connection)
+        row = connection.exec_driver_sql(self._read_standing).fetchone()
+        found = None if row is None else ViewsPosition(*row[1:])
         if found is None or (found.position, found.event_id, found.store_id, found.views_version) != (
             expected.position,
             expected.event_id,
@@ -142,8 +145,8 @@ class ViewsStore:
                 continue
             for columns, values in rows.wanted_by.items():
                 rows.loads(_keyed(rows, statements.find(connection, values, columns)))
-            if rows.wanted:
-                rows.loads(_keyed(rows, statements.find(connection, rows.wanted)))
+            if wanted := rows.wanted:
+                rows.loads(_keyed(rows, statements.find(connection, wanted)))
 
     def _write(self, connection: Connection, rows: Rows[Any]) -> None:
         statements = self._statements[rows.table.name]
