@@ -10,18 +10,18 @@ not seen, is read backwards from the event in hand, no further than to the messa
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any, Literal
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from domain import events as ev
 from domain.events import Category, Event, MessageReceived, MessageRejected, Recorded
 from domain.messages import MAX_TOKEN_BYTES
 from domain.ports import EventLog
 from domain.replies import wrote_at
-from domain.tokens import encode, lead_of_stream
+from domain.tokens import decode, encode
 
 Disposition = Literal["completed", "dead_lettered", "rejected", "duplicate"]
 
@@ -33,7 +33,7 @@ KEPT_LEADS = 50_000
 _MESSAGES = "leads.in."
 
 
-class Result(Struct, frozen=True):
+class Result(Struct, frozen=True, gc=False):
     """How a message ended; the body that is published. Of a message run again, its last run's."""
 
     message_id: str
@@ -58,7 +58,7 @@ class Result(Struct, frozen=True):
     error: str | None = None
 
 
-class Ended(Struct, frozen=True):
+class Ended(Struct, frozen=True, gc=False):
     """A result with its place: which event made it, and under whose two tokens it is published."""
 
     result: Result
@@ -70,17 +70,22 @@ class Ended(Struct, frozen=True):
     wrote: datetime | None = None
 
 
-class _Run(Struct):
+class _Run(Struct, gc=False):
     """What is known of a message in its present run."""
 
+    #: As its receipt says it; empty where that was not read.
+    lead_id: str = ""
     tenant_id: str | None = None
     wrote: datetime | None = None
     planned: bool = False
     response: str = ""
     escalate: bool = False
-    executed: list[str] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
-    compensated: list[str] = field(default_factory=list)
+    executed: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+    compensated: tuple[str, ...] = ()
+    dead_letter_id: str | None = None
+    category: Category | None = None
+    error: str | None = None
 
 
 class Results:
@@ -95,68 +100,64 @@ class Results:
         #: (stream, message id) → its run, from its receipt to its end.
         self._runs: dict[tuple[str, str], _Run] = {}
         self._wrote: dict[str, datetime] = {}
+        self._apply: dict[type[Event], Callable[[Any, Recorded], Ended | None]] = {
+            MessageReceived: self._received,
+            ev.ActionsPlanned: self._planned,
+            ev.MessageCompleted: self._completed,
+            ev.MessageDeadLettered: self._dead_lettered,
+            ev.DuplicateDetected: _duplicate,
+            ev.DeadLetterResolved: self._resolved,
+            MessageRejected: _rejected,
+        }
 
     def apply(self, recorded: Recorded) -> Ended | None:
         """What this event ended, if anything."""
         event = recorded.event
-        match event:
-            case MessageReceived():
-                self._received(event, recorded)
-            case ev.ActionsPlanned():
-                run = self._runs.get((recorded.stream, event.message_id))
-                if run is not None:
-                    _fold(run, event)
-            case ev.MessageCompleted():
-                return self._completed(event, recorded)
-            case ev.MessageDeadLettered():
-                return self._dead_lettered(event, recorded)
-            case ev.DuplicateDetected():
-                return _ended(recorded, _Run(), event.message_id, "duplicate")
-            case ev.DeadLetterResolved() if event.outcome == "done" and not event.requeued:
-                return self._resolved(event, recorded)
-            case MessageRejected():
-                return _rejected(event, recorded)
-        return None
+        apply = self._apply.get(type(event))
+        return None if apply is None else apply(event, recorded)
 
     def _received(self, event: MessageReceived, recorded: Recorded) -> None:
         stream, wrote = recorded.stream, wrote_at(event, recorded.at)
-        self._runs[stream, event.message_id] = _Run(event.tenant_id, wrote)
+        self._runs[stream, event.message_id] = _Run(event.lead_id, event.tenant_id, wrote)
         before = self._wrote.get(stream)
         if before is None and len(self._wrote) >= self._kept:
             self._wrote.clear()
-        self._wrote[stream] = max(before, wrote) if before else wrote
+        if before is None or before < wrote:
+            self._wrote[stream] = wrote
+
+    def _planned(self, event: ev.ActionsPlanned, recorded: Recorded) -> None:
+        run = self._runs.get((recorded.stream, event.message_id))
+        if run is not None:
+            run.planned, run.response, run.escalate = True, event.response, event.escalate
 
     def _completed(self, event: ev.MessageCompleted, recorded: Recorded) -> Ended:
-        key = recorded.stream, event.message_id
-        run = self._runs.get(key) or self._read(recorded, event.message_id)
-        run.executed = list(event.executed)
-        run.failed, run.compensated = [], []  # in this run nothing was, or it would not have completed
-        self._runs.pop(key, None)
-        return self._ended(recorded, run, event.message_id, "completed", dead_letter_id=event.dead_letter_id)
+        message_id = event.message_id
+        run = self._runs.pop((recorded.stream, message_id), None) or self._read(recorded, message_id)
+        run.executed = event.executed
+        run.failed = run.compensated = ()  # in this run nothing was, or it would not have completed
+        run.dead_letter_id = event.dead_letter_id
+        return self._ended(recorded, run, message_id, "completed")
 
     def _dead_lettered(self, event: ev.MessageDeadLettered, recorded: Recorded) -> Ended:
         run = self._runs.get((recorded.stream, event.message_id))
         if run is None or run.planned:
             run = self._read(recorded, event.message_id, run)
         self._runs.pop((recorded.stream, event.message_id), None)
-        return self._ended(
-            recorded,
-            run,
-            event.message_id,
-            "dead_lettered",
-            dead_letter_id=event.dead_letter_id,
-            category=event.category,
-            error=event.error[:MAX_ERROR],
-        )
+        run.dead_letter_id, run.category = event.dead_letter_id, event.category
+        run.error = event.error[:MAX_ERROR]
+        return self._ended(recorded, run, event.message_id, "dead_lettered")
 
     def _resolved(self, event: ev.DeadLetterResolved, recorded: Recorded) -> Ended | None:
         """Settled as done, with nothing left to do: that is how it completes."""
+        if event.outcome != "done" or event.requeued:
+            return None
         if not recorded.stream.startswith("lead:"):
             return self._reject_resolved(event, recorded)
         if event.message_id is None:
             return None
         run = self._read(recorded, event.message_id)
-        return self._ended(recorded, run, event.message_id, "completed", dead_letter_id=event.dead_letter_id)
+        run.dead_letter_id = event.dead_letter_id
+        return self._ended(recorded, run, event.message_id, "completed")
 
     def _reject_resolved(self, event: ev.DeadLetterResolved, recorded: Recorded) -> Ended | None:
         for earlier in self._log.backwards(recorded.stream, recorded.version):
@@ -170,13 +171,11 @@ class Results:
         events = self._log.backwards(recorded.stream, recorded.version)
         return _run_before(events, message_id, known)
 
-    def _ended(
-        self, recorded: Recorded, run: _Run, message_id: str, disposition: Disposition, **more: Any
-    ) -> Ended:
+    def _ended(self, recorded: Recorded, run: _Run, message_id: str, disposition: Disposition) -> Ended:
         wrote = self._wrote.get(recorded.stream)
         if wrote is not None and (run.wrote is None or run.wrote < wrote):
             run.wrote = wrote
-        return _ended(recorded, run, message_id, disposition, **more)
+        return _ended(recorded, run, message_id, disposition)
 
 
 def result_of(log: EventLog, stream: str, message_id: str) -> Result | None:
@@ -205,7 +204,8 @@ def _run_before(events: Iterable[Recorded], message_id: str, known: _Run | None)
         if getattr(event, "message_id", None) != message_id:
             continue
         if isinstance(event, MessageReceived):
-            run.tenant_id, run.wrote = event.tenant_id, wrote_at(event, recorded.at)
+            run.lead_id, run.tenant_id = event.lead_id, event.tenant_id
+            run.wrote = wrote_at(event, recorded.at)
             break
         retried = retried or isinstance(event, ev.DeadLetterRetried)
         if not retried:
@@ -222,38 +222,44 @@ def _fold(run: _Run, event: Event) -> None:
         case ev.ActionsPlanned():
             run.planned, run.response, run.escalate = True, event.response, event.escalate
         case ev.ActionExecuted():
-            run.executed.append(event.action)
+            run.executed += (event.action,)
             if event.settled_by is not None and event.action in run.failed:
-                run.failed.remove(event.action)
+                at = run.failed.index(event.action)
+                run.failed = run.failed[:at] + run.failed[at + 1 :]
         case ev.ActionFailed():
-            run.failed.append(event.action)
+            run.failed += (event.action,)
         case ev.ActionCompensated():
-            run.compensated.append(event.action)
+            run.compensated += (event.action,)
 
 
-def _ended(recorded: Recorded, run: _Run, message_id: str, disposition: Disposition, **more: Any) -> Ended:
-    business_id, lead_id = lead_of_stream(recorded.stream)
-    _, business_token, lead_token = recorded.stream.split(":", 2)
-    completed = disposition == "completed"
+def _duplicate(event: ev.DuplicateDetected, recorded: Recorded) -> Ended:
+    return _ended(recorded, _Run(), event.message_id, "duplicate")
+
+
+def _ended(recorded: Recorded, run: _Run, message_id: str, disposition: Disposition) -> Ended:
+    _, business_id, lead_token = recorded.stream.split(":", 2)
+    completed, dead = disposition == "completed", disposition == "dead_lettered"
     result = Result(
         message_id,
-        lead_id,
+        run.lead_id or decode(lead_token),
         business_id,
         run.tenant_id,
-        success=disposition != "dead_lettered",
-        disposition=disposition,
-        at=recorded.at,
-        executed_actions=tuple(run.executed),
-        failed_actions=tuple(run.failed),
-        compensated_actions=tuple(run.compensated),
-        response=run.response or None if completed else None,
-        should_escalate=disposition == "dead_lettered" or (completed and run.escalate),
-        trace_id=trace_id(recorded.trace),
-        **more,
+        not dead,
+        disposition,
+        recorded.at,
+        run.executed,
+        run.failed,
+        run.compensated,
+        run.response or None if completed else None,
+        dead or (completed and run.escalate),
+        trace_id(recorded.trace),
+        run.dead_letter_id,
+        run.category,
+        run.error,
     )
     return Ended(
         result,
-        (business_token, lead_token),
+        (business_id, lead_token),
         recorded.position,
         recorded.event_id,
         recorded.trace,
@@ -287,6 +293,8 @@ def _rejected(event: MessageRejected, recorded: Recorded, *, settled: bool = Fal
 
 def trace_id(traceparent: str) -> str | None:
     """The trace's id in a W3C `traceparent`."""
+    if not traceparent:
+        return None
     parts = traceparent.split("-")
     return parts[1] if len(parts) > 1 else None
 
