@@ -32,6 +32,9 @@ LastOn = Callable[[str], Awaitable[tuple[str, int] | None]]
 
 _AT_ONCE = 100
 
+#: Of a business and its lead.
+_Tokens = tuple[str, str]
+
 
 class _Message(Struct):
     """What a task for sales says of a message."""
@@ -79,12 +82,13 @@ class Replies:
         out = await self._out([one for one in ended.values() if one.position <= self._doubtful_to])
         left = {n: one for n, one in ended.items() if one.event_id not in out}
         now = self._clock()
-        late: dict[str, set[str]] = {}
+        open_since = now - WINDOW
+        late: dict[_Tokens, set[str]] = {}
         for one in left.values():
-            if one.wrote is None or one.wrote + WINDOW <= now:
-                late.setdefault(_stream_of(one), set()).add(one.result.message_id)
-        known = {stream: self._known(stream, wanted) for stream, wanted in late.items()}
-        found = {n: self._publication(one, known.get(_stream_of(one)), now) for n, one in left.items()}
+            if one.wrote is None or one.wrote <= open_since:
+                late.setdefault(one.tokens, set()).add(one.result.message_id)
+        known = {tokens: self._known(lead_stream(*tokens), wanted) for tokens, wanted in late.items()}
+        found = {n: self._publication(one, known.get(one.tokens), now) for n, one in left.items()}
         return {n: publication for n, publication in found.items() if publication is not None}
 
     def _publication(self, one: Ended, known: _Known | None, now: datetime) -> Publication | None:
@@ -126,10 +130,6 @@ class Replies:
                         event.intent, text, at + WINDOW <= recorded.at
                     )
         return known
-
-
-def _stream_of(ended: Ended) -> str:
-    return lead_stream(*ended.tokens)
 
 
 async def last_on(client: Connection, subject: str) -> tuple[str, int] | None:

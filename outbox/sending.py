@@ -44,10 +44,10 @@ class TooLargeError(NotConfirmedError):
 
 
 class Publication(Struct, frozen=True, gc=False):
-    """One message to publish; `headers` as they stand on the wire."""
+    """One message to publish; `headers` as they stand on the wire, but for the empty line that ends them."""
 
     subject: str
-    headers: bytes
+    headers: str
     body: bytes
 
 
@@ -55,9 +55,9 @@ class Publication(Struct, frozen=True, gc=False):
 _Numbered = tuple[int, Publication]
 
 
-def header_block(headers: Iterable[tuple[str, str]]) -> bytes:
-    """Headers as they stand on the wire. Values are our own: no line break is in them."""
-    return ("NATS/1.0\r\n" + "".join(f"{name}: {value}\r\n" for name, value in headers) + "\r\n").encode()
+def header_block(headers: Iterable[tuple[str, str]]) -> str:
+    """Headers as `Publication` has them. Values are our own: no line break is in them."""
+    return "NATS/1.0\r\n" + "".join(f"{name}: {value}\r\n" for name, value in headers)
 
 
 class _Answer(Struct):
@@ -100,8 +100,10 @@ class Sender:
         self._waiting.clear()
         self._unsent = publications
         self._trouble = None
-        out = [one for one in publications.items() if one[1].subject.startswith(_OUT)]
-        commands = [one for one in publications.items() if not one[1].subject.startswith(_OUT)]
+        out: list[_Numbered] = []
+        commands: list[_Numbered] = []
+        for one in publications.items():
+            (out if one[1].subject.startswith(_OUT) else commands).append(one)
         for lot in _lots(out):
             if not (self.batches and len(lot) >= WORTH_A_BATCH and await self._together(lot)):
                 await self._one_by_one(lot)
@@ -115,10 +117,10 @@ class Sender:
         self._number += 1
         self._waiting[self._number] = [key for key, _ in lot]
         head = f"Nats-Batch-Id: {self._batch}-{self._number}\r\nNats-Batch-Sequence: "
-        commands = bytearray()
+        commands: list[bytes] = []
         for n, (_, publication) in enumerate(lot[:-1], 1):
-            commands += self._command(publication, f"{head}{n}\r\n\r\n")
-        end = f"{head}{len(lot)}\r\nNats-Batch-Commit: 1\r\n\r\n"
+            commands += self._command(publication, f"{head}{n}\r\n")
+        end = f"{head}{len(lot)}\r\nNats-Batch-Commit: 1\r\n"
         commands += self._command(lot[-1][1], end, f" {self._inbox}.{self._number}")
         self._write(commands)
         try:
@@ -133,18 +135,18 @@ class Sender:
         while lot:
             firsts: dict[str, _Numbered] = {}
             later = [one for one in lot if firsts.setdefault(one[1].subject, one) is not one]
-            commands = bytearray()
+            commands: list[bytes] = []
             for key, publication in firsts.values():
                 self._number += 1
                 self._waiting[self._number] = [key]
-                commands += self._command(publication, "\r\n", f" {self._inbox}.{self._number}")
+                commands += self._command(publication, "", f" {self._inbox}.{self._number}")
             self._write(commands)
             await self._answers()
             lot = later
 
-    def _command(self, publication: Publication, more: str, reply: str = "") -> bytes:
-        """As the protocol has it; `more` ends the headers."""
-        headers = publication.headers[:-2] + more.encode()
+    def _command(self, publication: Publication, more: str, reply: str = "") -> tuple[bytes, ...]:
+        """As the protocol has it, in parts; `more` are headers beside its own."""
+        headers = f"{publication.headers}{more}\r\n".encode()
         size = len(headers) + len(publication.body)
         if size > self._client.max_payload:
             raise TooLargeError(
@@ -152,10 +154,10 @@ class Sender:
                 " raise `max_payload` in its configuration"
             )
         line = f"HPUB {publication.subject}{reply} {len(headers)} {size}\r\n".encode()
-        return b"".join((line, headers, publication.body, b"\r\n"))
+        return line, headers, publication.body, b"\r\n"
 
-    def _write(self, commands: bytearray) -> None:
-        if not self._client.write_now(bytes(commands)):
+    def _write(self, commands: list[bytes]) -> None:
+        if not self._client.write_now(b"".join(commands)):
             raise NotConfirmedError("there is no connection to NATS")
 
     async def _answers(self) -> None:

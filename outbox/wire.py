@@ -17,7 +17,7 @@ from outbox.sending import Publication, header_block
 EVENT_HEADER = "Leadline-Event"
 
 
-class Reply(Struct, frozen=True):
+class Reply(Struct, frozen=True, gc=False):
     """The body of a reply."""
 
     message_id: str
@@ -90,9 +90,9 @@ def event_of(headers: Mapping[str, str]) -> tuple[str, int] | None:
     return (life, int(position)) if position.isdecimal() else None
 
 
-def _headers(ended: Ended, kind: str, life: str) -> bytes:
+def _headers(ended: Ended, kind: str, life: str) -> str:
     trace = f"traceparent: {ended.trace}\r\n" if ended.trace else ""
     return (
         f"NATS/1.0\r\nNats-Msg-Id: {ended.event_id}/{kind}\r\n"
-        f"{EVENT_HEADER}: {life}/{ended.position}\r\n{trace}\r\n"
-    ).encode()
+        f"{EVENT_HEADER}: {life}/{ended.position}\r\n{trace}"
+    )
