@@ -5,7 +5,7 @@ The readers' side of stop 4; nothing is written here.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -73,9 +73,10 @@ class EventStore:
         """Events after a position, but for those that a person has skipped. Raises `UnknownEventError` where the
         first of them cannot be read."""
         skips = self.skips()
+        decoders = codec.decoders_of(kinds if isinstance(kinds, Mapping) else {})
         while True:
             rows = self._rows(after, limit, kinds)
-            events = codec.decode_rows(_unskipped(rows, skips))
+            events = codec.decode_rows(_unskipped(rows, skips), decoders)
             if events or not rows:
                 return events
             after = rows[-1][0]  # all of them are skipped

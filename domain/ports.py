@@ -83,7 +83,8 @@ class EventLog(Protocol):
         call.
 
         With `kinds`, of the next `limit` events only those of these kinds, and the last one whatever it is:
-        its position says how far the reader is. The others are not even decoded.
+        its position says how far the reader is. The others are not even decoded. Where `kinds` maps a kind to a part
+        of it, a struct with some of its fields, that may be given instead, without cause, correlation and place.
         """
         ...
 

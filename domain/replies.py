@@ -13,7 +13,7 @@ import msgspec
 
 from domain import events as ev
 from domain.commands import ExpireReply, RedriveReply, encode_command
-from domain.events import DeadLetterResolved, Event, MessageReceived, Place, Task
+from domain.events import DeadLetterResolved, Event, Place, Task
 from domain.messages import clean
 from domain.operate import refuse
 from domain.playbook import Playbook
@@ -26,9 +26,9 @@ MAX_TEXT = 4096
 ACTION = "notify_sales"
 
 
-def wrote_at(event: MessageReceived, recorded_at: datetime) -> datetime:
+def wrote_at(received_at: datetime | None, recorded_at: datetime) -> datetime:
     """When the lead wrote: as the message says, but never later than it was recorded."""
-    return min(event.received_at, recorded_at) if event.received_at else recorded_at
+    return received_at if received_at is not None and received_at < recorded_at else recorded_at
 
 
 def expire(

@@ -121,7 +121,7 @@ class Replies:
                 break
             event = recorded.event
             if isinstance(event, MessageReceived):
-                at = wrote_at(event, recorded.at)
+                at = wrote_at(event.received_at, recorded.at)
                 known.wrote = max(known.wrote, at) if known.wrote else at
                 if event.message_id in missing:
                     missing.remove(event.message_id)

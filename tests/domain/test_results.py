@@ -8,8 +8,11 @@ from typing import cast
 
 import msgspec
 import pytest
+from msgspec.structs import fields
 
+from domain import codec
 from domain import commands as co
+from domain.errors import UnknownEventError
 from domain.events import (
     DeadLetterResolved,
     Event,
@@ -300,5 +303,33 @@ def test_when_the_lead_wrote_is_the_latest_of_what_its_messages_say_and_never_la
 
 
 def test_only_what_results_are_made_of_is_followed() -> None:
-    assert {MessageReceived, MessageCompleted, MessageDeadLettered, MessageRejected} <= FOLLOWED
+    assert {MessageReceived, MessageCompleted, MessageDeadLettered, MessageRejected} <= FOLLOWED.keys()
     assert len(FOLLOWED) == 7
+
+
+def test_what_is_read_of_a_kind_is_a_part_of_it() -> None:
+    for kind, part in FOLLOWED.items():
+        whole = {field.name: (field.type, field.default) for field in fields(kind)}
+        assert {field.name: (field.type, field.default) for field in fields(part)}.items() <= whole.items()
+
+
+def test_results_of_the_parts_are_those_of_the_events() -> None:
+    story = Story()
+    story.receive("m1", received_at=T0 - timedelta(hours=3))
+    story.receive("m1")
+    story.receive("m2", suggested_response="soon")
+    history = [msgspec.structs.replace(r, trace="00-abc-def-01") for r in story.history]
+    rows = [(r.position, r.stream, r.version, *codec.encode(r)) for r in history]
+    parts = codec.decode_rows(rows, codec.decoders_of(FOLLOWED))
+    assert {type(r.event) for r in parts}.isdisjoint({MessageReceived, MessageCompleted})
+    fold, _ = follower(history)
+    assert [ended for ended in map(fold.apply, parts) if ended is not None] == ends(history)
+    assert len(ends(history)) == 3
+
+
+def test_a_part_that_cannot_be_read_is_an_error_that_names_the_row() -> None:
+    story = Story()
+    story.receive("m1")
+    name, state = codec.encode(story.history[0])
+    with pytest.raises(UnknownEventError, match=r"event 9 \(message_received\.v1, version 1 of lead:"):
+        codec.decode_rows([(9, STREAM, 1, name, state[:-5])], codec.decoders_of(FOLLOWED))
