@@ -30,12 +30,22 @@ class RelaySettings(Struct, frozen=True):
 
     results: bool = True
     replies: bool = True
-    #: Events read at once.
-    batch: int = 2000
+    #: Events read at once: of 500 messages, whose results and replies are the most that JetStream takes at once.
+    batch: int = 3000
     #: Between two looks for new events.
     linger: float = 0.025
+    #: The same in a flood, of so many events a second: 1,000 messages. JetStream takes a publication of 700 together at
+    #: half the price of one of 100; where few come, nobody waits for more.
+    gather: float = 0.1
+    flood: float = 6000.0
     #: Between two tries where something holds it up.
     retry: float = 1.0
+
+    def pause(self, moved: int, seconds: float) -> float:
+        """Until the next look, after one that moved on by so many events, `seconds` after the one before it."""
+        if moved >= self.batch:
+            return 0.0
+        return max(self.linger, self.gather) if moved > self.flood * seconds else self.linger
 
 
 class Outlet(Protocol):
@@ -77,6 +87,8 @@ class Relay:
         #: The position has moved, and could not be written yet: what it has passed is out, and not sent again.
         self._unwritten = False
         self._holding: set[str] = set()
+        #: When it looked for new events last, by the loop's clock.
+        self._looked = 0.0
 
     async def run(self, stop: Stopping) -> None:
         """Relay until told to stop, then once more what is there. An exception that leaves it is a defect."""
@@ -87,7 +99,7 @@ class Relay:
         await self.step(stop)
 
     async def step(self, stop: Stopping) -> float:
-        """One look for new events. The seconds to wait before the next: 0 where a full batch was found."""
+        """One look for new events. The seconds to wait before the next."""
         try:
             return await self._go_on(stop)
         except (sqlite3.OperationalError, OSError) as error:
@@ -100,6 +112,7 @@ class Relay:
         if self._unwritten or self._positions.gone():
             self._write()
         standing, settings = self._standing, self._settings
+        since, self._looked = self._looked, asyncio.get_running_loop().time()
         try:
             batch = self._log.read(standing.position, settings.batch, FOLLOWED)
         except UnknownEventError as error:
@@ -113,7 +126,7 @@ class Relay:
             self._holding.clear()
         if trouble is not None:
             return self._stopped(trouble)
-        return 0.0 if batch[-1].position - standing.position >= settings.batch else settings.linger
+        return settings.pause(batch[-1].position - standing.position, self._looked - since)
 
     def _folded(self, batch: Sequence[Recorded]) -> tuple[Recorded | None, list[Ended], str | None]:
         """How far the batch can be folded, what it ended, and what stops it there."""

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from domain.events import ActionsPlanned, Recorded
+from outbox.relay import RelaySettings
 from outbox.sending import WORTH_A_BATCH, NotConfirmedError, Publication, Sender
 from tests.support.nats import TestServer, running_server
 from tests.support.outbox import (
@@ -438,3 +439,17 @@ def test_what_is_switched_off_is_not_published(told: Told, server: TestServer) -
     told.relaying.settings = msgspec.structs.replace(told.relaying.settings, results=True, replies=False)
     told.relay()
     assert [one.kind for one in out(server.url)] == ["replies", "results"]
+
+
+# how often it looks
+
+
+def test_few_messages_wait_no_longer_for_more_and_a_flood_is_gathered() -> None:
+    settings = RelaySettings(batch=3000, linger=0.025, gather=0.1, flood=6000)
+    assert settings.pause(6, 0.025) == 0.025
+    assert settings.pause(149, 0.025) == 0.025
+    assert settings.pause(151, 0.025) == 0.1
+    assert settings.pause(601, 0.1) == 0.1
+    assert settings.pause(599, 0.1) == 0.025
+    assert settings.pause(3000, 0.1) == 0.0
+    assert msgspec.structs.replace(settings, linger=1.0).pause(151, 0.025) == 1.0
