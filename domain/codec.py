@@ -138,7 +138,8 @@ def _decode_others(rows: Sequence[tuple[Any, ...]], events: list[Recorded]) -> N
 
 def decoders_of(parts: Mapping[type[Event], type[Event]]) -> Decoders:
     """For `decode_rows`: of some kinds only a part, in an envelope without cause, correlation and place. What is left
-    out is skipped by the parser, which takes half the time, and looked at no closer than that it is JSON."""
+    out is skipped by the parser, which takes half the time. So an event that is damaged only there is read: what of it
+    is missing, of another type or no UTF-8, whoever decodes the whole event finds."""
     some = {STORED_NAMES[kind]: _part_decoder(part) for kind, part in parts.items() if part is not kind}
     return {**_decoders, **some}
 
