@@ -122,8 +122,8 @@ class EventRecorder(SQLiteProcessRecorder):
                 cursor.execute(statement, row)
 
     def rows(self, statement: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
-        """One statement, which is a short read transaction by itself: a `BEGIN` and its end cost three times as much as
-        to find that a lead is new. Raises `StoreUnreadableError` where it is to be tried again."""
+        """One statement, which is a short read transaction by itself: a `BEGIN` and its end would cost a third more.
+        Raises `StoreUnreadableError` where it is to be tried again."""
         try:
             with self.datastore.get_connection(commit=False) as connection, connection.cursor() as cursor:
                 cursor.row_factory = None  # plain tuples: the library's rows cost a copy each

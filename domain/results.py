@@ -330,6 +330,8 @@ FOLLOWED: Mapping[type[Event], type[Event]] = {
     MessageReceived: _Receipt,
     ev.ActionsPlanned: _Plan,
     ev.MessageCompleted: _Completion,
-    **{kind: kind for kind in (ev.MessageDeadLettered, MessageRejected)},
-    **{kind: kind for kind in (ev.DuplicateDetected, ev.DeadLetterResolved)},
+    ev.MessageDeadLettered: ev.MessageDeadLettered,
+    MessageRejected: MessageRejected,
+    ev.DuplicateDetected: ev.DuplicateDetected,
+    ev.DeadLetterResolved: ev.DeadLetterResolved,
 }
