@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import wiring
+from actors.arrivals import Arrivals
 from actors.breaker import BreakerActor, TargetParts
 from actors.calls import CallRegistry
 from actors.clock import SystemClock
@@ -246,7 +247,8 @@ class System:
             self._closers.append(self._outbox.stop)
 
     def _open_directory(self) -> None:
-        settings, directory = self.settings, self.directory
+        settings, directory, store = self.settings, self.directory, self.store
+        arrivals = Arrivals(store)
         process, number = secrets.token_hex(6), itertools.count(1).__next__
         recording = Recording(
             dispatcher=self.dispatcher,
@@ -254,21 +256,15 @@ class System:
             clock=self._clock,
             next_event_id=lambda: f"{process}-{number():x}",
             tell=directory.tell,
-            load=self.store.stream,
-            backwards=self.store.backwards,
-            snapshot=self.store.snapshot,
+            load=arrivals.load,
+            backwards=store.backwards,
+            snapshot=store.snapshot,
             keep=self._handle.keep,
         )
+        tenants, positions = self._playbook.tenants, self.positions
         self.intake = Intake(
             wiring.intake_settings(settings),
-            IntakePorts(
-                self._playbook.tenants,
-                directory,
-                self._handle,
-                self.positions,
-                self.store.read_position,
-                self.store.stream,
-            ),
+            IntakePorts(tenants, directory, self._handle, positions, store.read_position, store.stream),
             on_death=lambda error: self.guardian.died("the intake", error),
             clock=self._clock.now,
         )
@@ -280,8 +276,9 @@ class System:
             playbook=self._playbook,
             calls=self.calls,
             arm=self.scheduler.arm,
-            positions=self.positions,
+            positions=positions,
             replies=self.intake,
+            woken=arrivals.woken,
             recovered=directory.recovered,
             crashed=directory.crashed,
         )

@@ -71,8 +71,9 @@ class Intake(Part, frozen=True):
 class Pool(Part, frozen=True):
     #: Threads that the lead actors share. They share one interpreter too: more were slower wherever it was measured.
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
-    #: How long a thread may keep the interpreter: longer raises latency, shorter costs throughput.
-    switch_interval_ms: Annotated[float, Meta(gt=0, le=100)] = 0.5
+    #: How long a thread may keep the interpreter that another waits for: longer raises latency, shorter costs
+    #: throughput, and both suffer at the ends.
+    switch_interval_ms: Annotated[float, Meta(gt=0, le=100)] = 2.0
     #: A thread that is at one message for longer is said to hang (log, `status`, `/metrics`), and replaced.
     busy_warning_seconds: SomeSeconds = 2.0
 

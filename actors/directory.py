@@ -243,6 +243,7 @@ class Directory:
         """Its first mail is in the box before anyone can find the lead: what comes then comes behind."""
         assert self._parts is not None  # opened before anything is told
         self._make_room()
+        self._parts.woken(stream)
         actor = LeadActor(stream, self._parts)
         actor.actor_inbox.put_all(mail)
         self._leads[stream] = actor

@@ -26,6 +26,11 @@ PART = 100
 NO_VERSION = 2**63 - 1
 
 _ROWS = "SELECT rowid, originator_id, originator_version, topic, state FROM stored_events"
+#: One look into the index for each.
+_WITHOUT_EVENTS = (
+    "SELECT value FROM json_each(?)"
+    " WHERE NOT EXISTS (SELECT 1 FROM stored_events WHERE originator_id = value)"
+)
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -114,6 +119,11 @@ class EventStore:
             ]
         except UnknownEventError:
             return self._with_missing(stream, rows)
+
+    def without_events(self, streams: Collection[str]) -> set[str]:
+        """Those of the streams that nothing is recorded of."""
+        rows = self._recorder.rows(_WITHOUT_EVENTS, (msgspec.json.encode(list(streams)).decode(),))
+        return {stream for (stream,) in rows}
 
     def skips(self) -> Skips:
         """The events that people have skipped, as of now. A decision that cannot be read is none."""

@@ -66,6 +66,8 @@ class LeadParts(Struct, frozen=True):
     arm: Callable[[str, Any, float], None]
     positions: Recorder
     replies: Replies
+    #: Told of a lead that is going to read its events, before any of its mail can be seen.
+    woken: Callable[[str], None]
     #: Told once a lead has recorded something: failures before are forgiven.
     recovered: Callable[[str], None]
     #: The lead's code raised: error, and all that is not recorded, in order.

@@ -18,6 +18,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from actors.arrivals import Arrivals
 from actors.breaker import BreakerActor, TargetParts
 from actors.calls import CallRegistry
 from actors.directory import Directory, LeadLimits
@@ -272,13 +273,14 @@ class ActorSystem:
 
     def _open_directory(self) -> None:
         nonce, numbers = secrets.token_hex(4), itertools.count(1)
+        self.arrivals = Arrivals(self.store)
         recording = Recording(
             dispatcher=self.dispatcher,
             journal=self.journal,
             clock=self.clock,
             next_event_id=lambda: f"{nonce}-{next(numbers):x}",
             tell=self.directory.tell,
-            load=self.store.stream,
+            load=self.arrivals.load,
             backwards=self.store.backwards,
             snapshot=self.store.snapshot,
             keep=self.journal.keep,
@@ -296,6 +298,7 @@ class ActorSystem:
             arm=self.timers.arm,
             positions=self.positions,
             replies=self.replies,
+            woken=self.arrivals.woken,
             recovered=self.directory.recovered,
             crashed=self.directory.crashed,
         )
