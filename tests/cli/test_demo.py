@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,8 +10,16 @@ from tests.support.cli_process import leadline, nats_servers_over
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> str:
-    done = leadline("demo", cwd=tmp_path_factory.mktemp("demo"), within=60)
+def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where this demo makes its folders, and no other that somebody runs meanwhile."""
+    return tmp_path_factory.mktemp("temporary")
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory, temporary: Path) -> str:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("TMPDIR", str(temporary))
+        done = leadline("demo", cwd=tmp_path_factory.mktemp("demo"), within=60)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     return done.stdout
@@ -62,7 +69,6 @@ def test_all_six_intents_are_in_it(told: str, intent: str) -> None:
 
 
 @pytest.mark.usefixtures("told")
-def test_nothing_is_left_running_and_no_folder_stays() -> None:
-    folder = Path(tempfile.gettempdir())
-    assert nats_servers_over(folder / "leadline-demo-") == []
-    assert list(folder.glob("leadline-demo-*")) == []
+def test_nothing_is_left_running_and_no_folder_stays(temporary: Path) -> None:
+    assert nats_servers_over(temporary / "leadline-demo-") == []
+    assert list(temporary.iterdir()) == []

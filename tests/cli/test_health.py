@@ -14,6 +14,7 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
+from actors import connection as wire
 from actors.ownership import DataFolderLock, Owner
 from cli import health, runner_health
 from cli.app import app
@@ -302,3 +303,15 @@ def test_the_doctor_says_all_of_it_and_fails_where_something_is_bad(tmp_path: Pa
     assert answer.exit_code == 1
     for told in ("none works on this folder", "views", "GiB free", "no NATS server answers"):
         assert told in answer.stdout
+
+
+def test_a_server_that_is_not_there_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connecting(*_args: object, **_options: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(wire, "connect", connecting)
+    answer = CliRunner().invoke(app, ["--data", str(tmp_path), "--nats", "nats://127.0.0.1:9", "doctor"])
+    assert "no NATS server answers" in answer.stdout
+    assert "cannot be looked at" not in answer.stdout
