@@ -52,8 +52,8 @@ class Kind(ABC):
 
     idempotency: Idempotency
     server: TargetServer | MailServer
-    #: Short, so that silence is soon over.
-    timeout = 0.4
+    #: Short, so that silence is soon over; long enough for eight handshakes at once on a busy machine.
+    timeout = 1.0
 
     def __init__(self, folder: Path, ca: trustme.CA) -> None:
         self.secret_file = folder / "secret"
@@ -215,7 +215,6 @@ class SlackKind(_HttpKind):
 class EmailKind(Kind):
     idempotency = "once"
     server: MailServer
-    timeout = 1.0  # a handshake and a login are in it
 
     def start(self) -> None:
         self.server = MailServer(self.ca, mode="starttls", password=RIGHT)
