@@ -63,6 +63,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
             yield from look(settings)
         except Exception as error:  # whatever one look meets, the others are had
             mend = "`leadline events show`, if it is the store's; a backup that is sound: `leadline restore`"
+            if subject == "views":
+                mend = "`leadline rebuild` makes them anew; no event is in them"
             yield Finding(subject, "bad", f"cannot be looked at: {error}", mend)
 
 

@@ -79,7 +79,7 @@ def serve(
             raise LeadlineError(f"{system.guardian.cause}; everything recorded is safe, start it again")
         if not also_alive():
             raise LeadlineError(
-                "nats-server has ended by itself; everything confirmed is safe, start it again"
+                "nats-server has ended by itself; everything confirmed is safe, start `leadline up` again"
             )
         if until_idle and is_idle(system.settings):
             say("idle     nothing is left to do")

@@ -8,8 +8,10 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
+from multiprocessing.process import BaseProcess
 from typing import Protocol
 
 _LOOK_SECONDS = 0.05
@@ -32,7 +34,7 @@ class Aside:
         self._words, writer = context.Pipe(duplex=False)
         # No daemon of the library's, which may not have children; `atexit` does what is needed of it.
         self._process = context.Process(target=_run, args=(work, given, writer), name=f"leadline-{name}")
-        self._process.start()
+        start_undisturbed(self._process)
         atexit.register(self.kill)
         writer.close()
 
@@ -62,6 +64,18 @@ class Aside:
             return f"its process ended with {self._process.exitcode}"
 
 
+def start_undisturbed(process: BaseProcess) -> None:
+    """Start a process that signals do not end: Ctrl-C reaches all of a terminal, and `SIGTERM` often all of a service,
+    but they are for the parent, which ends the others when it has drained. Blocked here and inherited, since the new
+    interpreter needs a second until it could say so itself."""
+    resource_tracker.ensure_running()  # else it is started within, and lets the signals in again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def end_with_parent() -> None:
     """Ends this process when its parent is gone: a killed parent stops nobody, its sentinel says it."""
     parent = multiprocessing.parent_process()
@@ -71,7 +85,6 @@ def end_with_parent() -> None:
 
 
 def _run(work: Callable[..., object], given: tuple[object, ...], words: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which kills this one
     threading.Thread(target=end_with_parent, daemon=True).start()
     try:
         work(*given)

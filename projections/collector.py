@@ -135,7 +135,10 @@ def serve(
     try:
         server, thread = start_http_server(port, addr=host, registry=registry)
     except OSError as error:
-        raise LeadlineError(f"metrics cannot be served on {host}:{port}: {error.strerror}") from error
+        raise LeadlineError(
+            f"metrics cannot be served on {host}:{port}: {error.strerror};"
+            " --http-port names another, 0 any that is free"
+        ) from error
     return MetricsServer(f"http://{host}:{server.server_port}/metrics", lambda: _shut_down(server, thread))
 
 

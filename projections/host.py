@@ -20,7 +20,7 @@ from typing import Protocol
 
 import structlog
 
-from projections.aside import Stopping, end_with_parent
+from projections.aside import Stopping, end_with_parent, start_undisturbed
 from projections.build import OpenLog
 from projections.elsewhere import rebuild_elsewhere
 from projections.projector import ProjectorSettings, Rebuilder, run_projector
@@ -92,7 +92,7 @@ class ProcessHost:
         self._process = context.Process(
             target=_run_as_process, args=(body, told, set_up), name=f"leadline-{name}"
         )
-        self._process.start()
+        start_undisturbed(self._process)
         atexit.register(self.stop)
         told.close()  # the child has its own
 
@@ -150,8 +150,6 @@ def _project(
 
 def _run_as_process(body: Body, told: Connection, set_up: SetUp) -> None:
     set_up()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which drains first
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, daemon=True).start()
     stop = threading.Event()
     threading.Thread(target=_await_stop, args=(told, stop), daemon=True).start()

@@ -178,7 +178,11 @@ class Views:
         except sa.exc.DBAPIError as error:
             if "no such table" in str(error.orig) or "does not exist" in str(error.orig):
                 raise self._none() from None
-            raise LeadlineError(f"the views in {self._where()} cannot be read: {error.orig}") from error
+            busy = isinstance(error, sa.exc.OperationalError)
+            mend = "try again" if busy else "`leadline rebuild` makes them anew"
+            raise LeadlineError(
+                f"the views in {self._where()} cannot be read: {error.orig}; {mend}"
+            ) from error
 
     def _none(self) -> LeadlineError:
         return LeadlineError(

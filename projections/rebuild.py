@@ -108,6 +108,12 @@ def verify(
             if built.stopped_error is not None:
                 raise LeadlineError(f"the views cannot be rebuilt: {built.stopped_error}")
             rows, differences = compare(copy, beside)
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError as error:
+            raise LeadlineError(
+                f"the live views cannot be read: {error}; `leadline rebuild` makes them anew"
+            ) from error
         finally:
             remove_database(copy)
             remove_database(beside)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from domain import events as ev
 from outbox.position import OutboxPosition, PositionFile
 from projections import collector
 from settings import load
-from tests.support.cli_data import write_data
+from tests.support.cli_data import spoil_table, write_data
 from tests.support.projections_story import LeadStory, Story, rejected
 
 
@@ -268,6 +269,18 @@ def test_a_store_that_is_none_hides_no_other_finding(tmp_path: Path) -> None:
     assert answer.exit_code == 1
     assert "events.db cannot be read: file is not a database" in answer.stdout
     assert "no NATS server answers" in answer.stdout
+
+
+def test_of_damaged_views_it_is_said_that_a_rebuild_mends_them(tmp_path: Path) -> None:
+    write_data(tmp_path, story_of(timedelta(hours=1)).recorded)
+    for table in ("tasks", "dead_letter_queue", "unfinished", "breakers"):
+        spoil_table(tmp_path / "views.db", table)
+    words = ("--data", str(tmp_path), "--nats", "nats://127.0.0.1:9", "doctor", "--json")
+    found = json.loads(CliRunner().invoke(app, words).stdout)
+    [bad] = [f for f in found if f["subject"] == "views" and f["state"] == "bad"]
+    assert "cannot be looked at" in bad["found"]
+    assert "`leadline rebuild`" in bad["mend"]
+    assert "restore" not in bad["mend"]
 
 
 def test_what_a_cut_off_restore_left_is_said(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import re
 import shlex
 import signal
 import subprocess
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -194,6 +195,21 @@ def test_a_signal_ends_it_in_order_and_leaves_nothing_running(tmp_path: Path, nu
     assert nats_servers_over(tmp_path) == []
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("after", [0.0, 0.7])
+def test_a_signal_to_all_of_its_processes_ends_them_in_order(
+    tmp_path: Path, number: int, after: float
+) -> None:
+    """As a terminal sends Ctrl-C, and a service manager its end: also to those that have just been started."""
+    with running(*UP, cwd=tmp_path) as process:
+        time.sleep(after)
+        os.killpg(process.popen.pid, number)
+        assert process.popen.wait(30) == 0
+        assert "Traceback" not in process.text()
+        assert "stopping drains" in process.text()
+    assert nats_servers_over(tmp_path) == []
+
+
 def test_a_kill_leaves_nothing_running_and_the_next_start_goes_on(tmp_path: Path) -> None:
     with running(*UP, cwd=tmp_path) as process:
         url = process.said("nats")
@@ -287,7 +303,8 @@ def test_a_server_that_dies_ends_up_with_the_reason(tmp_path: Path) -> None:
         os.kill(int(pid_file.read_text()), signal.SIGKILL)
         assert process.popen.wait(30) == 1
         assert (
-            "nats-server has ended by itself; everything confirmed is safe, start it again" in process.text()
+            "nats-server has ended by itself; everything confirmed is safe, start `leadline up` again"
+            in process.text()
         )
         assert "Traceback" not in process.text()
 

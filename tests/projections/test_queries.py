@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
 from domain.errors import LeadlineError
+from projections import database
 from projections.queries import Views, history, task_by_id
 from projections.rebuild import rebuild
 from tests.support.projections_log import MemoryLog
@@ -100,8 +104,20 @@ def test_views_that_are_not_there_say_what_to_do(tmp_path: Path) -> None:
 
 def test_views_that_are_no_database_are_said_to_be_unreadable(tmp_path: Path) -> None:
     (tmp_path / "views.db").write_bytes(b"something else " * 500)
-    with pytest.raises(LeadlineError, match="cannot be read"):
+    with pytest.raises(LeadlineError, match=r"cannot be read: .*; `leadline rebuild` makes them anew"):
         Views(tmp_path / "views.db").tasks()
+
+
+def test_views_that_are_locked_are_not_said_to_be_damaged(story: Story, tmp_path: Path) -> None:
+    rebuild(MemoryLog(story.recorded), tmp_path / "views.db")
+    with closing(sqlite3.connect(tmp_path / "views.db", isolation_level=None)) as other:
+        other.execute("PRAGMA journal_mode=DELETE")
+        other.execute("BEGIN EXCLUSIVE")
+        with (
+            patch.object(database, "BUSY_MS", 50),
+            pytest.raises(LeadlineError, match="database is locked; try again"),
+        ):
+            Views(tmp_path / "views.db").tasks()
 
 
 def test_a_reader_sees_views_that_were_deleted_and_made_again(story: Story, tmp_path: Path) -> None:

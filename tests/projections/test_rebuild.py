@@ -30,6 +30,7 @@ from projections.rebuild import (
     swap,
     verify,
 )
+from tests.support.cli_data import spoil_table
 from tests.support.projections_log import MemoryLog
 from tests.support.projections_plausible import stories
 from tests.support.projections_story import LeadStory, Story
@@ -258,6 +259,21 @@ def test_verify_compares_at_the_live_views_own_position_and_disturbs_nothing(
     assert Views(folder / "views.db").position().position == 25
     projector.close()
     assert not [path for path in folder.iterdir() if "copy" in path.name or "verify.db" in path.name]
+
+
+def test_verify_says_of_damaged_views_what_mends_them(story: Story, folder: Path) -> None:
+    log = MemoryLog(story.recorded)
+    rebuild(log, folder / "views.db")
+    spoil_table(folder / "views.db", "tasks")
+    with pytest.raises(LeadlineError, match=r"cannot be read: .*; `leadline rebuild` makes them anew"):
+        verify(log, folder / "views.db")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "views.db",
+        "views.rebuild.lock",
+        "views.verify.lock",
+    ]
+    rebuild(log, folder / "views.db")
+    assert not verify(log, folder / "views.db").differences
 
 
 def test_verify_refuses_views_of_another_store(story: Story, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
@@ -25,3 +26,14 @@ def write_data(folder: Path, recorded: Iterable[Recorded]) -> Path:
 def build_views(folder: Path) -> None:
     with closing(EventStore.open(folder / "events.db")) as log:
         rebuild(log, folder / "views.db")
+
+
+def spoil_table(database: Path, table: str) -> None:
+    """Random bytes in the place of a table's first page; the rest of the database stays readable."""
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        [(page,)] = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,))
+        [(size,)] = connection.execute("PRAGMA page_size")
+    with database.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xa5" * size)
