@@ -30,6 +30,18 @@ _LIVE = ("journal_mode=WAL", "synchronous=NORMAL", "cache_size=-65536", "wal_aut
 _SCRATCH = ("journal_mode=MEMORY", "synchronous=OFF", "cache_size=-262144", "locking_mode=EXCLUSIVE")
 
 
+#: The words for views that somebody has altered, and for a text with a byte that is none: the first are SQLite's, the
+#: last is the driver's.
+_ALTERED = ("no such table", "no such column", "has no column", "Could not decode to UTF-8")
+
+
+def is_damage(error: sa.exc.DBAPIError) -> bool:
+    """Whether only a rebuild mends it. What is altered comes with the class of a locked database."""
+    if not isinstance(error, sa.exc.OperationalError):
+        return True
+    return any(words in str(error.orig) for words in _ALTERED)
+
+
 def file_of(views: str | Path) -> Path | None:
     """The file of a views database given as a path or a SQLAlchemy URL; None where it has none."""
     if isinstance(views, Path) or "://" not in views:

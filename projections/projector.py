@@ -21,7 +21,7 @@ from domain.errors import UnknownEventError
 from domain.ports import EventLog
 from projections.aside import Stopping
 from projections.build import OpenLog, RebuildStoppedError
-from projections.database import file_of, open_writer
+from projections.database import file_of, is_damage, open_writer
 from projections.fold import Fold
 from projections.rebuild import RebuildBusyError, rebuild
 from projections.store import (
@@ -32,9 +32,6 @@ from projections.store import (
     doubt,
     event_time,
 )
-
-#: SQLite's words for views that somebody has altered.
-_MISSING = ("no such table", "no such column", "has no column")
 
 
 class ProjectorSettings(Struct, frozen=True):
@@ -142,7 +139,7 @@ class Projector:
         try:
             delay = self._advance(self._ready())
         except sa.exc.DatabaseError as error:
-            if not _is_damage(error):
+            if not is_damage(error):
                 raise
             self._start_again(f"the views cannot be read ({_one_line(error)})")
             return 0.0
@@ -270,13 +267,6 @@ def _identity(views: str | Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return status.st_dev, status.st_ino
-
-
-def _is_damage(error: sa.exc.DatabaseError) -> bool:
-    """Whether only a rebuild mends it. SQLite gives a table that is gone the class of a locked database."""
-    if not isinstance(error, sa.exc.OperationalError):
-        return True
-    return any(words in str(error.orig) for words in _MISSING)
 
 
 def _one_line(error: BaseException) -> str:

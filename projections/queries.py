@@ -20,7 +20,7 @@ from domain.errors import LeadlineError
 from domain.events import STORED_NAMES
 from domain.ports import EventLog
 from projections import schema
-from projections.database import file_of, open_reader
+from projections.database import file_of, is_damage, open_reader
 from projections.store import ViewsPosition, read_standing
 
 Row = dict[str, Any]
@@ -178,8 +178,7 @@ class Views:
         except sa.exc.DBAPIError as error:
             if "no such table" in str(error.orig) or "does not exist" in str(error.orig):
                 raise self._none() from None
-            busy = isinstance(error, sa.exc.OperationalError)
-            mend = "try again" if busy else "`leadline rebuild` makes them anew"
+            mend = "`leadline rebuild` makes them anew" if is_damage(error) else "try again"
             raise LeadlineError(
                 f"the views in {self._where()} cannot be read: {error.orig}; {mend}"
             ) from error

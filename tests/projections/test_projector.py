@@ -403,6 +403,7 @@ def test_what_holds_the_projector_up_is_said_once_until_it_goes_on(
     [
         ("DROP TABLE tasks", "no such table: tasks"),
         ("DROP TABLE views_meta", "no such table: views_meta"),
+        ("UPDATE leads SET last_intent = CAST(x'ff' AS TEXT)", "Could not decode to UTF-8"),
         ("ALTER TABLE breakers DROP COLUMN failures", "no such column: breakers.failures"),
         ("ALTER TABLE views_meta RENAME COLUMN applied TO done", "no such column: views_meta.applied"),
     ],

@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -241,6 +242,31 @@ def test_verify_tells_each_falsified_row_with_its_key_and_both_values(story: Sto
     }
     keys = [d.key for d in verify(log, folder / "views.db").differences if d.table == "processed_messages"]
     assert keys == [{"message_id": "m2", "lead_id": "+49 151/1", "business_id": "acme"}]
+
+
+def test_verify_tells_values_that_no_view_can_have(story: Story, folder: Path) -> None:
+    """Bytes where a text should be, and a text with a byte that is none: in values and in keys."""
+    log = MemoryLog(story.recorded)
+    rebuild(log, folder / "views.db")
+    with closing(sqlite3.connect(folder / "views.db")) as connection, connection:
+        connection.execute("UPDATE tasks SET title = CAST(x'ff' AS TEXT) WHERE message_id = 'm1'")
+        connection.execute("UPDATE tasks SET title = x'00' WHERE message_id = 'm2'")
+        connection.execute("UPDATE metrics SET labels = x'00' WHERE name = 'ai_intent_confidence_sum'")
+        connection.execute(
+            "UPDATE processed_messages SET message_id = CAST(x'6dff' AS TEXT) WHERE message_id = 'm3'"
+        )
+    differences = verify(log, folder / "views.db").differences
+    assert {(d.table, d.column, d.live) for d in differences if d.table == "tasks"} == {
+        ("tasks", "title", r"b'\xff'"),
+        ("tasks", "title", r"b'\x00'"),
+    }
+    rows = {(d.key["message_id"], d.live) for d in differences if d.table == "processed_messages"}
+    assert rows == {(r"b'm\xff'", "present"), ("m3", "missing")}
+    assert {(d.key["labels"], d.live) for d in differences if d.table == "metrics"} == {
+        (r"b'\x00'", "present"),
+        ("{}", "missing"),
+    }
+    assert msgspec.json.encode(differences)
 
 
 def test_verify_compares_at_the_live_views_own_position_and_disturbs_nothing(

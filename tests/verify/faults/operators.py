@@ -50,7 +50,9 @@ def redrive_cut_short(scene: Scene) -> None:
     if running.process.poll() is None:
         running.signal(signal.SIGINT)
     code = running.ended(WITHIN)
-    if code not in (0, 1) or "Traceback" in running.err:
+    #: One that has said its last may be met by the signal while its interpreter ends.
+    over = (0, 1, -signal.SIGINT) if running.out else (0, 1)
+    if code not in over or "Traceback" in running.err:
         world.violates(f"a redrive that was cut short ended with {code}: {running.err[-1000:]}")
     elif running.out and code == 1 and json.loads(running.out)["stopped"] is None:
         world.note(f"it was through before: {running.out[-200:]}")
