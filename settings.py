@@ -206,7 +206,8 @@ class Settings(Part, frozen=True):
     drain_seconds: Seconds = 10.0
     #: Whether a lead's later messages go on when one is a dead letter, or wait behind it, in order (`park`).
     after_dead_letter: AfterDeadLetter = "continue"
-    #: Python modules with your own intent handlers and actions, imported at start.
+    #: Python modules with your own intent handlers and actions, imported at start: files beside these settings, or
+    #: what is installed.
     modules: tuple[str, ...] = ()
     nats: Nats = Nats()
     stream: Stream = Stream()
@@ -268,6 +269,11 @@ class Settings(Part, frozen=True):
         return Thresholds(high, low)
 
 
+def chosen_file(file: Path | None, env: Mapping[str, str]) -> Path | None:
+    """The settings' file that is named, on the command line or in the environment; None where none is."""
+    return Path(env[CONFIG_VARIABLE]) if file is None and CONFIG_VARIABLE in env else file
+
+
 def load(
     file: Path | None = None,
     *,
@@ -278,9 +284,7 @@ def load(
     environment, and of the command line (`overrides`: dotted key → value). Raises `SettingsError`.
     """
     env = os.environ if env is None else env
-    if file is None and CONFIG_VARIABLE in env:
-        file = Path(env[CONFIG_VARIABLE])
-    document = documents.read(file)
+    document = documents.read(chosen_file(file, env))
     for name, value in env.items():
         if name.startswith(PREFIX) and name != CONFIG_VARIABLE:
             path = name.removeprefix(PREFIX).lower().split("__")

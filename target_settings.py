@@ -237,7 +237,9 @@ def own_module(name: str) -> ModuleType:
             f"{name} cannot be imported: it {ends} when it is; take that out of it"
         ) from error
     except Exception as error:  # it may raise anything
-        raise SettingsError(f"{name} cannot be imported: {error}") from error
+        missing = isinstance(error, ModuleNotFoundError) and error.name == name.partition(".")[0]
+        where = " beside the settings, or among what is installed" if missing else ""
+        raise SettingsError(f"{name} cannot be imported: {error}{where}") from error
 
 
 def check_names(key: str, targets: Iterable[Target]) -> None:

@@ -255,7 +255,8 @@ def _agreed(letters: list[Row], left_out: dict[str, int], *, yes: bool, by_filte
 
 def _how_many(letters: list[Row]) -> str:
     leads = len({(row["business_id"], row["lead_id"]) for row in letters})
-    return f"{len(letters)} dead letters of {leads} leads are to be retried"
+    several = f"{len(letters)} dead letters of {leads} lead{'s' if leads > 1 else ''} are to be retried"
+    return "1 dead letter is to be retried" if len(letters) == 1 else several
 
 
 def _tell_left_out(left_out: dict[str, int]) -> None:

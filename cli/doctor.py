@@ -89,7 +89,11 @@ def look_at_server(settings: Settings) -> Iterator[Finding]:
     url = shown(settings.nats.url)
     greeting = nats_server.read_greeting(settings.nats.url)
     if greeting is None:
-        mend = "start one with `leadline up`, or name another with --nats"
+        own = next(_own_addresses(settings, "nats"), None)
+        started = own is not None and nats_server.read_greeting(own) is not None
+        mend = f"`up` over this data folder has one at {own}: name it with --nats"
+        if not started:
+            mend = "start one with `leadline up`, or name another with --nats"
         yield Finding("nats", "bad", f"no NATS server answers at {url}", mend)
         return
     version = str(greeting.get("version", "0"))
@@ -154,13 +158,18 @@ def _monitored_time(settings: Settings) -> datetime | None:
 
 def monitoring_addresses(settings: Settings) -> Iterator[str]:
     """Of the server that `up` started over this data folder, and the one that the settings name, or the usual one."""
-    for file in sorted((settings.data / "jetstream").glob("nats-server_*.ports")):
-        try:
-            yield from json.loads(file.read_bytes()).get("monitoring", [])
-        except (OSError, ValueError):
-            continue  # half written, or just gone: its server is not the one that is asked for
+    yield from _own_addresses(settings, "monitoring")
     host = urlsplit(settings.nats.url).hostname or "127.0.0.1"
     yield settings.nats.monitoring.rstrip("/") or f"http://{host}:{MONITORING_PORT}"
+
+
+def _own_addresses(settings: Settings, kind: str) -> Iterator[str]:
+    """Where the server listens that `up` has started over this data folder, for clients (`nats`) or `monitoring`."""
+    for file in sorted((settings.data / "jetstream").glob("nats-server_*.ports")):
+        try:
+            yield from json.loads(file.read_bytes()).get(kind, [])
+        except (OSError, ValueError):
+            continue  # half written, or just gone: its server is not the one that is asked for
 
 
 def read_json(url: str) -> dict[str, Any] | None:

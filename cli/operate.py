@@ -64,6 +64,15 @@ def run(
         serve(system, stop, until_idle=until_idle)
 
 
+def _tell_nobody(settings: Settings) -> None:
+    """Settings without a business, as where their file was not found, take every message for a stranger's."""
+    if not settings.tenants().businesses:
+        note(
+            "no business is in the settings: every message will be a dead letter;"
+            " name them in leadline.toml: [tenants.acme] businesses = [...]"
+        )
+
+
 def serve(
     system: System,
     stop: threading.Event,
@@ -72,6 +81,7 @@ def serve(
     also_alive: Callable[[], bool] = lambda: True,
 ) -> None:
     """Until a signal asks to stop, a part has died (exit 1), or nothing is left to do where that is asked for."""
+    _tell_nobody(system.settings)
     say(f"metrics  {system.http_url}")
     say(f"ready    data in {system.settings.data}; Ctrl-C ends it")
     while not stop.wait(LOOK_SECONDS):

@@ -82,11 +82,16 @@ def show_rows(
         console().print(table_of(title, rows, columns))
 
 
+#: Columns whose words go into the next command: on one line however narrow the terminal is.
+COPIED = ("id", "task_id")
+
+
 def table_of(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Table:
     """A table of the given columns, in their order."""
     table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None)
     for column in columns:
-        table.add_column(column.replace("_", " "), overflow="fold", no_wrap=column.endswith("_at"))
+        whole = column.endswith("_at") or column in COPIED
+        table.add_column(column.replace("_", " "), overflow="fold", no_wrap=whole)
     for row in rows:
         table.add_row(*(cell(row.get(column)) for column in columns))
     return table

@@ -38,7 +38,7 @@ def tasks(
     limit: options.Limit = None,
     as_json: options.Json = False,
 ) -> None:
-    """What people have to do, oldest first."""
+    """What people have to do and have done, oldest first; `--status pending` leaves only what nobody has begun."""
     rows = views_of(settings_of(ctx)).tasks(
         business,
         lead,
@@ -70,7 +70,7 @@ def dead_letters(
     limit: options.Limit = None,
     as_json: options.Json = False,
 ) -> None:
-    """What a person has to look at, oldest first."""
+    """What a person has to look at or has settled, oldest first; `--status failed` leaves only what is open."""
     rows = views_of(settings_of(ctx)).dead_letters(
         business, lead, status=status, category=category, limit=asked(limit, as_json)
     )

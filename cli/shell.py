@@ -19,9 +19,11 @@ import typer
 from msgspec import Struct
 from typer.core import TyperGroup
 
+from actors.connection import NatsUnreachableError
 from cli.output import say_error
 from domain.errors import LeadlineError, SettingsError
-from settings import Settings, load
+from settings import Settings, chosen_file, load
+from settings_document import DEFAULT_FILE
 
 FAILED = 1
 WRONG_USE = 2
@@ -86,9 +88,17 @@ def common_first(args: Sequence[str]) -> list[str]:
 def settings_of(ctx: typer.Context, **overrides: Any) -> Settings:
     """The settings with what the command line says; `overrides` by key, `__` for its dot, None for unsaid."""
     common = ctx.find_object(Common) or Common()
+    _import_from_beside(chosen_file(common.config, os.environ) or DEFAULT_FILE)
     said: dict[str, Any] = {"data": common.data and str(common.data), "nats.url": common.nats}
     said |= {key.replace("__", "."): value for key, value in overrides.items()}
     return load(common.config, overrides={key: value for key, value in said.items() if value is not None})
+
+
+def _import_from_beside(file: Path) -> None:
+    """The user's own modules may lie beside the settings that name them; what is installed goes first."""
+    folder = str(file.absolute().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)
 
 
 def settle_streams() -> None:
@@ -131,6 +141,9 @@ def errors_in_one_line() -> Iterator[None]:
     except (SettingsError, WrongUseError) as error:
         say_error(str(error))
         raise typer.Exit(WRONG_USE) from None
+    except NatsUnreachableError as error:
+        say_error(f"{error}; start one with `leadline up`, or name another with --nats")
+        raise typer.Exit(FAILED) from None
     except LeadlineError as error:
         say_error(str(error))
         raise typer.Exit(FAILED) from None

@@ -209,7 +209,8 @@ class Projector:
 
     def _start_again(self, why: str) -> None:
         self._let_go()
-        self._say(f"rebuilding the views: {why}")
+        if self._log.last_position():
+            self._say(f"rebuilding the views: {why}")
         self._rebuild(self._stop)
 
     def _let_go(self) -> None:

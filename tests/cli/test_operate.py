@@ -279,6 +279,27 @@ def test_the_doctor_says_what_to_mend_where_nothing_is(tmp_path: Path) -> None:
     assert "leadline up" in told.stdout
 
 
+def test_the_doctor_names_the_server_that_up_has_started_on_another_port(here: Here) -> None:
+    told = leadline("doctor", "--nats", "nats://127.0.0.1:9", "--data", "data", cwd=here.folder)
+    assert f"`up` over this data folder has one at {here.url}: name it with --nats" in told.stdout
+
+
+@pytest.mark.parametrize("words", [("publish", "-"), ("run",)])
+def test_without_a_server_it_is_said_what_to_do(tmp_path: Path, words: tuple[str, ...]) -> None:
+    done = leadline(*words, "--nats", "nats://127.0.0.1:9", "--data", "data", cwd=tmp_path, given=LINES)
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()  # nor is it news that a new folder has no views
+    assert "no NATS server can be used at nats://127.0.0.1:9" in line
+    assert line.endswith("; start one with `leadline up`, or name another with --nats")
+
+
+def test_settings_without_a_business_are_told_when_it_starts(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").touch()
+    done = leadline(*UP, "--config", "own.toml", "--until-idle", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "no business is in the settings: every message will be a dead letter" in done.stderr
+
+
 def test_the_doctor_notices_a_server_that_confirms_before_it_syncs(tmp_path: Path) -> None:
     with running_server(tmp_path / "data", quick=True) as server:
         told = leadline("doctor", "--nats", server.url, "--data", "data", cwd=tmp_path)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sqlite3
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from cli import options
 from cli.app import app
+from cli.output import table_of
 from domain import events as ev
 from tests.support.cli_data import write_data
 from tests.support.projections_story import LeadStory, Story, rejected
@@ -168,3 +171,15 @@ def test_a_rebuild_says_how_far_it_came(data: Path) -> None:
     assert built.exit_code == 0
     assert "built anew up to event" in built.stdout
     assert asked(data, "tasks") == before
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_an_id_stands_on_one_line_however_narrow_the_terminal_is(data: Path, width: int) -> None:
+    rows = asked(data, "tasks", "--limit", "3")
+    written = io.StringIO()
+    screen = Console(file=written, width=width)
+    screen.print(
+        table_of("tasks", rows, ("task_id", "task_type", "status", "due_date", "business_id", "lead_id"))
+    )
+    lines = written.getvalue().splitlines()
+    assert all(sum(row["task_id"] in line for line in lines) == 1 for row in rows)

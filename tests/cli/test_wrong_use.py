@@ -140,15 +140,27 @@ SEEN_BY_DOCTOR = ("import sys\nsys.exit(0)", "EXECUTORS = 3")
 def test_a_module_that_is_none_is_a_setting_that_cannot_be_used(tmp_path: Path, text: str) -> None:
     (tmp_path / "mine.py").write_text(text)
     (tmp_path / "own.toml").write_text("modules = ['mine']\n[tenants.acme]\nbusinesses = ['acme-foods']")
-    variables = {"PYTHONPATH": str(tmp_path)}
     command = "LEADLINE --config own.toml up --until-idle --nats-port 0 --http-port 0"
-    done = in_shell(command, tmp_path, **variables)
+    done = in_shell(command, tmp_path)
     [line] = done.stderr.decode().splitlines()
     assert done.returncode == WRONG, line
     assert line.startswith("leadline: modules: mine")
     assert MODULES[text] in line
     if text not in SEEN_BY_DOCTOR:
         return
-    examined = in_shell("LEADLINE --config own.toml doctor", tmp_path, **variables)
+    examined = in_shell("LEADLINE --config own.toml doctor", tmp_path)
     assert examined.returncode == 1
     assert MODULES[text] in examined.stdout.decode()
+
+
+def test_a_module_lies_beside_the_settings_wherever_the_command_is_given(tmp_path: Path) -> None:
+    settings, elsewhere = tmp_path / "settings", tmp_path / "elsewhere"
+    settings.mkdir()
+    elsewhere.mkdir()
+    (settings / "own.toml").write_text("modules = ['mine']\n[tenants.acme]\nbusinesses = ['acme-foods']")
+    command = "LEADLINE --config ../settings/own.toml up --until-idle --nats-port 0 --http-port 0"
+    missing = in_shell(command, elsewhere)
+    assert missing.returncode == WRONG
+    assert b"No module named 'mine' beside the settings, or among what is installed" in missing.stderr
+    (settings / "mine.py").write_text("HANDLERS = []")
+    assert in_shell(command, elsewhere).returncode == 0
