@@ -17,6 +17,7 @@ from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
+import structlog
 from msgspec import Struct
 
 from actors import connection, stream
@@ -32,6 +33,8 @@ from actors.upkeep import Checkpoints, Upkeep
 from domain.commands import check_reply_to
 from domain.errors import LeadlineError, Rejected
 from domain.tenants import Tenants
+
+log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -188,8 +191,10 @@ class Intake:
     async def _open(self, history: History) -> None:
         """Everything up to the first pull request."""
         state = await stream.ensure(self._client, self._settings.max_bytes)
+        told = 0
         if self._settings.out is not None:
             await stream.ensure_out(self._client, self._settings.out)
+            told = await stream.messages_out(self._client)
         self._checkpoints = Checkpoints(self._positions, self._ports.journal)
         self._life = LogLife(history, Chronicle(history, self._ports.journal, self._clock))
         consumers = self._consumers = Consumers(
@@ -200,7 +205,14 @@ class Intake:
             fail=self._fail,
         )
         self._upkeep = Upkeep(self._client, self._positions, self._checkpoints, self._life, consumers.read)
-        await consumers.open(self._life.begin(state))
+        positions = self._life.begin(state)
+        if told and not any(positions):
+            log.warning(
+                "this data folder has handled nothing, and results are in LEADS_OUT already: if another folder handles"
+                " this stream, stop here, for all of its messages are handled again, with calls and replies",
+                results_and_replies=told,
+            )
+        await consumers.open(positions)
 
     async def _work(self) -> None:
         settings = self._settings

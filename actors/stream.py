@@ -195,6 +195,12 @@ async def ensure_out(client: Client, limits: OutLimits) -> bool:
     return takes_batches(answer)
 
 
+async def messages_out(client: Client) -> int:
+    """How many results and replies LEADS_OUT holds."""
+    answer = await jetstream.call(client, f"STREAM.INFO.{OUT_STREAM}")
+    return int(answer["state"]["messages"])
+
+
 def takes_batches(answer: dict[str, Any]) -> bool:
     """Whether many messages may be published to a stream as one, by the server's word of it."""
     return bool(answer["config"].get("allow_atomic"))

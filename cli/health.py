@@ -162,10 +162,12 @@ def _breakers(settings: Settings, views: Views, log: EventStore) -> Iterator[Fin
         if since is not None and last is not None:
             state = row["state"].replace("_", "-")
             found = f"{row['name']} is {state}, not closed since {since:%Y-%m-%d %H:%M} UTC: {last.error}"
-            yield Finding("breaker", "warning", found, _mend_of(last, since))
+            yield Finding("breaker", "warning", found, _mend_of(row["state"], last, since))
 
 
-def _mend_of(opened: BreakerOpened, since: datetime) -> str:
+def _mend_of(state: str, opened: BreakerOpened, since: datetime) -> str:
+    if state == "half_open":
+        return "nothing yet: the next calls of it are probes, and close it when they come back well"
     if opened.switched_off:
         return "take it up with its owner, or change the settings; start Leadline again"
     if opened.configuration:

@@ -1,6 +1,6 @@
 """The views' tables: seven that everybody may query, and four that the projector keeps for itself.
 
-Column names of the seven are a contract (DESIGN, section 6). Times are RFC 3339 texts in UTC with six digits
+Column names of the seven are a contract (docs/views.md). Times are RFC 3339 texts in UTC with six digits
 of a second, JSON is text with sorted keys, numbers are integers: the same, and in the same order, in SQLite
 and PostgreSQL, and equal to the last digit however often they are built [H22].
 """

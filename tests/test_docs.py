@@ -8,6 +8,7 @@ import types
 from actors.executors import registry as executors
 from domain.events import MessageReceived
 from domain.intents import registry as intents
+from projections import schema
 from tests.support.docs import ROOT, blocks
 
 
@@ -36,6 +37,17 @@ def test_every_link_between_the_documents_leads_somewhere() -> None:
     for document in documents:
         for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8")):
             assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_the_views_have_the_columns_that_their_document_names() -> None:
+    text = (ROOT / "docs" / "views.md").read_text(encoding="utf-8")
+    named = {
+        part.split("`")[0]: set(
+            re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (.*?) \|", part, re.MULTILINE)))
+        )
+        for part in text.split("\n## `")[1:]
+    }
+    assert named == {str(view.name): {str(column.name) for column in view.columns} for view in schema.VIEWS}
 
 
 def test_every_test_that_the_guarantees_name_is_there() -> None:

@@ -132,6 +132,19 @@ def test_a_breaker_that_opens_again_and_again_has_been_open_since_the_first_time
     assert findings(tmp_path, "breaker") == [], "the settings no longer name it"
 
 
+@pytest.mark.parametrize("kind", [{}, {"configuration": True}])
+def test_of_a_breaker_that_is_being_probed_nothing_is_to_be_mended(
+    tmp_path: Path, kind: dict[str, bool]
+) -> None:
+    story = story_of(timedelta(hours=2))
+    opened = ev.BreakerOpened("create_order.crm", 5, 5, story.now, 10, "it refused", **kind)
+    story.add("breaker:create_order.crm", opened, ev.BreakerHalfOpened("create_order.crm"))
+    write_data(tmp_path, story.recorded)
+    found = only(tmp_path, "breaker", CRM)
+    assert "is half-open" in found.found
+    assert found.mend.startswith("nothing yet: the next calls of it are probes")
+
+
 def test_a_breaker_that_has_closed_again_is_no_finding(tmp_path: Path) -> None:
     story = story_of(timedelta(hours=2))
     opened = ev.BreakerOpened("create_order.crm", 5, 5, story.now, 10, "it refused")

@@ -186,6 +186,18 @@ def test_views_built_again_publish_nothing_again(house: Leadline) -> None:
     assert len(out(house.url)) == 2
 
 
+def test_a_data_folder_that_is_new_on_a_stream_that_has_results_says_so(house: Leadline) -> None:
+    until_idle = ("run", "--until-idle", "--http-port", "0")
+    house.publish([message("m1")])
+    first = house.cli(*until_idle)  # results are what says it: messages that nobody has handled are no reason
+    again = house.cli(*until_idle)
+    with leadline(house.folder, url=house.url, data="other") as other:
+        second = other.cli(*until_idle)
+    assert (first.code, again.code, second.code) == (0, 0, 0)
+    told = "results are in LEADS_OUT already: if another folder handles this stream, stop here"
+    assert [told in answer.err for answer in (first, again, second)] == [False, False, True]
+
+
 def test_status_and_doctor_see_the_outbox(house: Leadline) -> None:
     running = house.run()
     house.publish([message("m1")])
