@@ -13,6 +13,7 @@ import uuid
 from typing import Any
 
 import nats
+import nats.errors
 
 TIMEOUT_MS = 5_000
 
@@ -28,13 +29,17 @@ async def main(url: str, message_id: str) -> None:
         "text": "Do you have rye flour?",
     }
     client = await nats.connect(url)
-    answer = await client.request(
-        "leads.process",
-        json.dumps(message).encode(),
-        timeout=TIMEOUT_MS / 1000 + 5,
-        headers={"Timeout-Ms": str(TIMEOUT_MS)},
-    )
-    await client.close()
+    try:
+        answer = await client.request(
+            "leads.process",
+            json.dumps(message).encode(),
+            timeout=TIMEOUT_MS / 1000 + 5,
+            headers={"Timeout-Ms": str(TIMEOUT_MS)},
+        )
+    except nats.errors.NoRespondersError:
+        sys.exit("nobody answers at leads.process: Leadline is not up, or only just starting; ask again")
+    finally:
+        await client.close()
     refused = (answer.headers or {}).get("Nats-Service-Error")
     if refused is not None:
         sys.exit(f"refused: {refused}")

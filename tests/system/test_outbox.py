@@ -381,9 +381,19 @@ def test_the_examples_ask_and_follow(house: Leadline) -> None:
     ]
 
 
+def test_the_example_says_that_nobody_answers_where_leadline_is_not_up(house: Leadline) -> None:
+    done = run_example("ask.py", house.url)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("nobody answers at leads.process")
+
+
 def example(name: str, *args: str) -> str:
     """What an example prints."""
-    command = [sys.executable, str(ROOT / "examples" / name), *args]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = run_example(name, *args)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def run_example(name: str, *args: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "examples" / name), *args]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
