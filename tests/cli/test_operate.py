@@ -195,8 +195,9 @@ def test_a_signal_ends_it_in_order_and_leaves_nothing_running(tmp_path: Path, nu
     assert nats_servers_over(tmp_path) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("after", [0.0, 0.7])
+@pytest.mark.parametrize(
+    ("number", "after"), [(signal.SIGINT, 0.0), (signal.SIGINT, 0.7), (signal.SIGTERM, 0.3)]
+)
 def test_a_signal_to_all_of_its_processes_ends_them_in_order(
     tmp_path: Path, number: int, after: float
 ) -> None:
