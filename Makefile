@@ -31,7 +31,7 @@ up: $(INSTALLED) ## NATS and Leadline in this terminal, on ./data
 	@$(BIN)/leadline up
 
 test: $(INSTALLED) ## every test, those against a real server included
-	@$(BIN)/pytest --numprocesses 3 --dist loadscope --no-loadscope-reorder
+	@$(BIN)/pytest --numprocesses 3 --dist loadscope
 
 verify: $(INSTALLED) ## ten minutes of faults at random: VERIFY="--seed 7 --minutes 60 --faults runner,nats"
 	@$(BIN)/python -m tests.verify $(or $(VERIFY),--minutes 10)
