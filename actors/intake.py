@@ -191,10 +191,8 @@ class Intake:
     async def _open(self, history: History) -> None:
         """Everything up to the first pull request."""
         state = await stream.ensure(self._client, self._settings.max_bytes)
-        told = 0
         if self._settings.out is not None:
             await stream.ensure_out(self._client, self._settings.out)
-            told = await stream.messages_out(self._client)
         self._checkpoints = Checkpoints(self._positions, self._ports.journal)
         self._life = LogLife(history, Chronicle(history, self._ports.journal, self._clock))
         consumers = self._consumers = Consumers(
@@ -206,13 +204,19 @@ class Intake:
         )
         self._upkeep = Upkeep(self._client, self._positions, self._checkpoints, self._life, consumers.read)
         positions = self._life.begin(state)
-        if told and not any(positions):
+        if self._settings.out is not None and not any(positions):
+            await self._look_for_another()
+        await consumers.open(positions)
+
+    async def _look_for_another(self) -> None:
+        """Whether somebody has handled this stream: a folder that has handled nothing does all of it a second time."""
+        told = await stream.messages_out(self._client)
+        if told:
             log.warning(
                 "this data folder has handled nothing, and results are in LEADS_OUT already: if another folder handles"
                 " this stream, stop here, for all of its messages are handled again, with calls and replies",
                 results_and_replies=told,
             )
-        await consumers.open(positions)
 
     async def _work(self) -> None:
         settings = self._settings

@@ -64,7 +64,7 @@ def run(
         serve(system, stop, until_idle=until_idle)
 
 
-def _tell_nobody(settings: Settings) -> None:
+def _warn_of_strangers(settings: Settings) -> None:
     """Settings without a business, as where their file was not found, take every message for a stranger's."""
     if not settings.tenants().businesses:
         note(
@@ -81,7 +81,7 @@ def serve(
     also_alive: Callable[[], bool] = lambda: True,
 ) -> None:
     """Until a signal asks to stop, a part has died (exit 1), or nothing is left to do where that is asked for."""
-    _tell_nobody(system.settings)
+    _warn_of_strangers(system.settings)
     say(f"metrics  {system.http_url}")
     say(f"ready    data in {system.settings.data}; Ctrl-C ends it")
     while not stop.wait(LOOK_SECONDS):
